@@ -1,0 +1,38 @@
+//! Models: a decoder-only transformer configured by data, its KV cache, weights, tokenizer, FIM
+//! and sampler. Knows no HTTP, no async runtime, no cloud.
+
+#![forbid(unsafe_code)]
+
+pub mod fim;
+pub mod sampler;
+pub mod step;
+
+/// Weight format, as asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Quant {
+    /// An f32 checkpoint under 100 million parameters stays f32, everything else is bf16.
+    #[default]
+    Auto,
+    F32,
+    Bf16,
+}
+
+/// KV cache format, as asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvFormat {
+    /// f32 beside f32 weights, otherwise bf16.
+    #[default]
+    Auto,
+    F32,
+    Bf16,
+}
+
+/// Order of prefix and suffix in a FIM prompt, as asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FimOrder {
+    /// The family's own.
+    #[default]
+    Auto,
+    Psm,
+    Spm,
+}

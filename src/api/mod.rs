@@ -1,0 +1,1 @@
+//! HTTP in, completions out: the only room that knows axum.

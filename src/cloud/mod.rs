@@ -1,0 +1,1 @@
+//! Remote backends: OpenAI-shaped clouds.

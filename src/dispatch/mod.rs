@@ -1,0 +1,1 @@
+//! Where a request runs: here, in a cloud, or nowhere.

@@ -1,0 +1,1 @@
+//! The engine: one OS thread that owns the device.

@@ -1,0 +1,16 @@
+//! weir: a gateway for code completion with its own inference engine.
+//!
+//! In reading order: [`completion`] holds the nouns all rooms share; [`config`] what the user
+//! typed and what we run; [`api`] turns HTTP into a request; [`dispatch`] decides where it runs;
+//! [`engine`] runs it here, [`cloud`] elsewhere; [`telemetry`] counts. Imports go down only; see
+//! ARCHITECTURE.md.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod cloud;
+pub mod completion;
+pub mod config;
+pub mod dispatch;
+pub mod engine;
+pub mod telemetry;

@@ -1,0 +1,160 @@
+//! The metrics registry: one per server, no global, so two servers in a process never mix.
+//!
+//! Handles are made once here; recording is an atomic operation. Gauges are set from the
+//! engine's published state when somebody scrapes.
+
+use std::sync::Arc;
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::completion::Route;
+
+const METADATA: Metadata<'static> = Metadata::new("weir", Level::INFO, Some("weir"));
+
+/// Upper bounds in seconds; from a cached token to a slow prefill.
+const SECONDS_BUCKETS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// Every metric weir exports. Counters and histograms are handles; `render` is the scrape.
+pub struct Telemetry {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    /// From arrival in the engine's queue to admission.
+    pub queue_seconds: Histogram,
+    /// From the request's arrival to its first text.
+    pub ttft_seconds: Histogram,
+    /// Between two texts of a choice.
+    pub itl_seconds: Histogram,
+    /// From the request's arrival to its end.
+    pub request_seconds: Histogram,
+    pub tokens_prompt: Counter,
+    pub tokens_cached: Counter,
+    pub tokens_generated: Counter,
+    /// Requests whose client left before their end.
+    pub cancelled: Counter,
+    /// Times that overflow began or ended.
+    pub overflow_changes: Counter,
+    /// Prompt tokens looked up in, and found in, the prefix cache.
+    pub prefix_cache_queries: Counter,
+    pub prefix_cache_hits: Counter,
+    pub gauges: Gauges,
+}
+
+/// State read off the engine and the dispatcher when scraped.
+pub struct Gauges {
+    pub sequences_running: Gauge,
+    pub sequences_waiting: Gauge,
+    pub slots_used: Gauge,
+    pub slots_total: Gauge,
+    pub kv_blocks_referenced: Gauge,
+    pub kv_blocks_cached: Gauge,
+    pub kv_blocks_total: Gauge,
+    pub saturation: Gauge,
+    pub overflow_active: Gauge,
+}
+
+impl Telemetry {
+    pub fn new() -> Arc<Self> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&SECONDS_BUCKETS)
+            .expect("the list of buckets is not empty")
+            .build_recorder();
+        let handle = recorder.handle();
+        let registry = Registry(&recorder);
+        let tokens = "weir_tokens_total";
+        let tokens_help = "Tokens by kind.";
+        let telemetry = Self {
+            queue_seconds: registry.seconds("weir_queue_seconds", "Wait for a slot."),
+            ttft_seconds: registry.seconds("weir_ttft_seconds", "Time to first text."),
+            itl_seconds: registry.seconds("weir_itl_seconds", "Time between texts of a choice."),
+            request_seconds: registry.seconds("weir_request_seconds", "Whole requests."),
+            tokens_prompt: registry.counter(tokens, tokens_help, &[("kind", "prompt")]),
+            tokens_cached: registry.counter(tokens, tokens_help, &[("kind", "cached")]),
+            tokens_generated: registry.counter(tokens, tokens_help, &[("kind", "generated")]),
+            cancelled: registry.counter("weir_cancelled_total", "Clients that left early.", &[]),
+            overflow_changes: registry.counter(
+                "weir_overflow_changes_total",
+                "Times that overflow began or ended.",
+                &[],
+            ),
+            prefix_cache_queries: registry.counter(
+                "weir_prefix_cache_queries_total",
+                "Prompt tokens looked up in the prefix cache.",
+                &[],
+            ),
+            prefix_cache_hits: registry.counter(
+                "weir_prefix_cache_hits_total",
+                "Prompt tokens found in the prefix cache.",
+                &[],
+            ),
+            gauges: Gauges {
+                sequences_running: registry.gauge("weir_sequences_running", "In the batch."),
+                sequences_waiting: registry.gauge("weir_sequences_waiting", "In the queue."),
+                slots_used: registry.gauge("weir_slots_used", "Slots in use."),
+                slots_total: registry
+                    .gauge("weir_slots_total", "Slots: room for one running sequence each."),
+                kv_blocks_referenced: registry
+                    .gauge("weir_kv_blocks_referenced", "KV blocks that sequences hold."),
+                kv_blocks_cached: registry
+                    .gauge("weir_kv_blocks_cached", "KV blocks kept for their prefix only."),
+                kv_blocks_total: registry.gauge("weir_kv_blocks_total", "KV blocks in all."),
+                saturation: registry
+                    .gauge("weir_saturation", "Work ahead over the TTFT objective; 1 is full."),
+                overflow_active: registry
+                    .gauge("weir_overflow_active", "1 while excess requests leave."),
+            },
+            recorder,
+            handle,
+        };
+        Arc::new(telemetry)
+    }
+
+    /// Counts one answered request. Route and reason come from closed lists and the operator's
+    /// own cloud names, so the number of label sets is bounded.
+    pub fn request(&self, route: &Route, reason: &str, status: u16) {
+        Registry(&self.recorder)
+            .counter(
+                "weir_requests_total",
+                "Requests by where they ran, why, and HTTP status.",
+                &[
+                    ("route", &route.to_string()),
+                    ("reason", reason),
+                    ("status", &status.to_string()),
+                ],
+            )
+            .increment(1);
+    }
+
+    /// The scrape, in Prometheus text format.
+    pub fn render(&self) -> String {
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+}
+
+struct Registry<'a>(&'a PrometheusRecorder);
+
+impl Registry<'_> {
+    fn counter(&self, name: &'static str, help: &'static str, labels: &[(&str, &str)]) -> Counter {
+        self.0.describe_counter(KeyName::from(name), Some(Unit::Count), help.into());
+        self.0.register_counter(&key(name, labels), &METADATA)
+    }
+
+    fn gauge(&self, name: &'static str, help: &'static str) -> Gauge {
+        self.0.describe_gauge(KeyName::from(name), None, help.into());
+        self.0.register_gauge(&key(name, &[]), &METADATA)
+    }
+
+    fn seconds(&self, name: &'static str, help: &'static str) -> Histogram {
+        self.0.describe_histogram(KeyName::from(name), Some(Unit::Seconds), help.into());
+        self.0.register_histogram(&key(name, &[]), &METADATA)
+    }
+}
+
+fn key(name: &'static str, labels: &[(&str, &str)]) -> Key {
+    let labels: Vec<Label> =
+        labels.iter().map(|(k, v)| Label::new((*k).to_owned(), (*v).to_owned())).collect();
+    Key::from_parts(name, labels)
+}
