@@ -127,9 +127,14 @@ impl Telemetry {
             .increment(1);
     }
 
+    /// Folds what histograms recorded; without it they keep every sample until the next scrape.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
     /// The scrape, in Prometheus text format.
     pub fn render(&self) -> String {
-        self.handle.run_upkeep();
+        self.upkeep();
         self.handle.render()
     }
 }

@@ -1,0 +1,76 @@
+//! Each request is counted once, whatever its end; a request whose account is dropped unsettled
+//! is one whose client left.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use tokio::time::Instant;
+
+use crate::completion::{Reason, Route};
+use crate::telemetry::Telemetry;
+
+/// nginx's status for a client that closed the connection; only a metric label, never sent.
+const CLIENT_LEFT: u16 = 499;
+
+pub(super) struct Account {
+    telemetry: Arc<Telemetry>,
+    pub arrival: Instant,
+    route: Route,
+    reason: Cow<'static, str>,
+    /// When each choice last had text.
+    texts: Vec<Option<Instant>>,
+    first_text: bool,
+    settled: bool,
+}
+
+impl Account {
+    pub(super) fn open(telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            telemetry,
+            arrival: Instant::now(),
+            route: Route::Shed,
+            reason: "unplaced".into(),
+            texts: Vec::new(),
+            first_text: false,
+            settled: false,
+        }
+    }
+
+    pub(super) fn placed(&mut self, route: Route, reason: Cow<'static, str>, choices: usize) {
+        (self.route, self.reason) = (route, reason);
+        self.texts = vec![None; choices];
+    }
+
+    /// Text of a choice has come.
+    pub(super) fn text(&mut self, choice: u32) {
+        let now = Instant::now();
+        if !std::mem::replace(&mut self.first_text, true) {
+            self.telemetry.ttft_seconds.record(now - self.arrival);
+        }
+        if let Some(last) = self.texts[choice as usize].replace(now) {
+            self.telemetry.itl_seconds.record(now - last);
+        }
+    }
+
+    /// The answer broke after it had begun.
+    pub(super) fn broke(&mut self, reason: &Reason) {
+        self.reason = reason.code().into();
+    }
+
+    pub(super) fn settle(&mut self, status: StatusCode) {
+        if !std::mem::replace(&mut self.settled, true) {
+            self.telemetry.request_seconds.record(self.arrival.elapsed());
+            self.telemetry.request(&self.route, &self.reason, status.as_u16());
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.telemetry.cancelled.increment(1);
+            self.telemetry.request(&self.route, &self.reason, CLIENT_LEFT);
+        }
+    }
+}

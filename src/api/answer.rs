@@ -1,0 +1,304 @@
+//! From a parsed body to a reply: place every prompt, then stream or collect.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::Stream;
+use futures_util::future::try_join_all;
+use tokio::time::Instant;
+
+use super::accounting::Account;
+use super::error::ApiError;
+use super::guard::RequestId;
+use super::reply::{Collected, Kind, Shape};
+use super::sse::EventStream;
+use super::{Api, ModelCard, Placed, Service, Shed, body, sampling};
+use crate::completion::{
+    CompletionRequest, CompletionStream, Event, Reason, Refusal, Route, Usage,
+};
+
+const ROUTE: HeaderName = HeaderName::from_static("x-weir-route");
+const REASON: HeaderName = HeaderName::from_static("x-weir-reason");
+const TRUNCATED: HeaderName = HeaderName::from_static("x-weir-truncated");
+/// Tells nginx and its kin to pass each event on at once.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// Where the prompts of one list ran in different places.
+const MIXED: &str = "mixed";
+
+/// What a body asks for, in any dialect.
+pub(super) struct Ask {
+    /// One for each prompt; at least one. All have the same `n`, which is `best_of`.
+    pub requests: Vec<Arc<CompletionRequest>>,
+    pub kind: Kind,
+    /// Choices returned for each prompt.
+    pub n: u32,
+    /// Choices generated for each prompt.
+    pub best_of: u32,
+    /// As the client asked; ranking `best_of` may need more.
+    pub logprobs: Option<u32>,
+    pub stream: bool,
+    pub include_usage: bool,
+}
+
+/// What the headers say of a request.
+pub(super) struct Caller {
+    pub id: Arc<str>,
+    pub deadline: Option<Instant>,
+    pub session: Option<Arc<str>>,
+}
+
+impl Caller {
+    fn of(headers: &HeaderMap, id: Arc<str>, arrival: Instant) -> Result<Self, ApiError> {
+        let deadline = sampling::deadline(headers, arrival)?;
+        let session = sampling::session(headers)?.map(Arc::from);
+        Ok(Self { id, deadline, session })
+    }
+}
+
+/// No answer: who said no, why, and what the client gets.
+struct Failure {
+    error: ApiError,
+    route: Route,
+    reason: Cow<'static, str>,
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self { error, route: Route::Shed, reason: "invalid".into() }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let reason = refusal.reason.code().into();
+        Self::from(Shed { refusal, route: Route::Shed, reason })
+    }
+}
+
+impl From<Shed> for Failure {
+    fn from(shed: Shed) -> Self {
+        let (message, source) = (&shed.refusal.message, &shed.refusal.source);
+        tracing::debug!(reason = %shed.reason, message, ?source, "refused");
+        Self { error: ApiError::from(&shed.refusal), route: shed.route, reason: shed.reason }
+    }
+}
+
+/// The whole life of a completion request.
+pub(super) async fn answer<S: Service>(
+    api: Arc<Api<S>>,
+    request: Request,
+    read: impl FnOnce(&[u8], &Caller, &ModelCard) -> Result<Ask, ApiError>,
+) -> Response {
+    let mut account = Account::open(api.telemetry.clone());
+    let answered = async {
+        let ask = receive(&api, request, account.arrival, read).await?;
+        let placed = before_the_end(&api, place(&api, &ask)).await??;
+        Ok::<_, Failure>((ask, placed))
+    };
+    let (ask, placed) = match answered.await {
+        Ok(both) => both,
+        Err(failure) => return refuse(failure, account),
+    };
+    let route = placed.route.clone();
+    account.placed(route, placed.reason.clone(), ask.requests.len() * ask.best_of as usize);
+    match ask.stream {
+        true => stream(&api, &ask, placed, account),
+        false => collect(&api, &ask, placed, account).await,
+    }
+}
+
+async fn receive<S: Service>(
+    api: &Arc<Api<S>>,
+    request: Request,
+    arrival: Instant,
+    read: impl FnOnce(&[u8], &Caller, &ModelCard) -> Result<Ask, ApiError>,
+) -> Result<Ask, Failure> {
+    if api.lifecycle.draining.is_cancelled() {
+        return Err(going_down().into());
+    }
+    let RequestId(id) = request.extensions().get().cloned().expect("every request is named");
+    let (headers, whole) = body::read(request, &api.body_room, api.limits.body_read).await?;
+    let caller = Caller::of(&headers, id, arrival)?;
+    Ok(read(&whole.bytes, &caller, api.service.model())?)
+}
+
+/// Everything of one reply that runs.
+struct Running {
+    streams: Vec<CompletionStream>,
+    /// Of the first prompt.
+    route: Route,
+    reason: Cow<'static, str>,
+    /// Whether the prompts run in different places.
+    mixed: bool,
+}
+
+/// Places every prompt; one refusal refuses all, before anything was sent.
+async fn place<S: Service>(api: &Api<S>, ask: &Ask) -> Result<Running, Failure> {
+    let all = ask.requests.iter().map(|request| api.service.place(request.clone()));
+    let placed: Vec<Placed> = try_join_all(all).await?;
+    let mixed = placed.iter().any(|one| one.route != placed[0].route);
+    let (route, reason) = (placed[0].route.clone(), placed[0].reason.clone());
+    let streams = placed.into_iter().map(|one| one.stream).collect();
+    Ok(Running { streams, route, reason, mixed })
+}
+
+/// What `work` gives, unless the grace time ends first.
+async fn before_the_end<S, T>(api: &Api<S>, work: impl Future<Output = T>) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = api.lifecycle.ended.cancelled() => Err(going_down()),
+    }
+}
+
+pub(super) fn going_down() -> Refusal {
+    Refusal::new(Reason::Draining, "weir is going down; ask again in a moment")
+}
+
+fn refuse(failure: Failure, mut account: Account) -> Response {
+    account.placed(failure.route.clone(), failure.reason.clone(), 0);
+    account.settle(failure.error.status);
+    let mut response = failure.error.into_response();
+    where_and_why(response.headers_mut(), &failure.route.to_string(), &failure.reason);
+    response
+}
+
+fn stream<S: Service>(api: &Api<S>, ask: &Ask, running: Running, account: Account) -> Response {
+    let shape = Shape::new(ask, &running.streams[0].model);
+    let headers = headers(&running, "text/event-stream");
+    let choices = ask.requests.len() * ask.n as usize;
+    let events = Merged::new(running.streams, ask.n);
+    let ended = api.lifecycle.ended.clone();
+    let body = Body::new(EventStream::new(shape, choices, events, account, ended));
+    let mut response = (headers, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}
+
+async fn collect<S: Service>(
+    api: &Api<S>,
+    ask: &Ask,
+    running: Running,
+    mut account: Account,
+) -> Response {
+    let shape = Shape::new(ask, &running.streams[0].model);
+    let headers = headers(&running, "application/json");
+    let route = running.route.clone();
+    let choices = ask.requests.len() * ask.best_of as usize;
+    let events = Merged::new(running.streams, ask.best_of);
+    let collecting = Collected::gather(events, choices, |choice| account.text(choice));
+    match before_the_end(api, collecting).await.and_then(|collected| collected) {
+        Ok(mut collected) => {
+            collected.keep_best(ask.best_of as usize, ask.n as usize);
+            account.settle(StatusCode::OK);
+            (headers, shape.whole(&collected)).into_response()
+        }
+        Err(refusal) => {
+            let reason = refusal.reason.code().into();
+            refuse(Shed { refusal, route, reason }.into(), account)
+        }
+    }
+}
+
+fn headers(running: &Running, content_type: &'static str) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    match running.mixed {
+        true => where_and_why(&mut headers, MIXED, &running.reason),
+        false => where_and_why(&mut headers, &running.route.to_string(), &running.reason),
+    }
+    if running.streams.iter().any(|stream| stream.truncated) {
+        headers.insert(TRUNCATED, HeaderValue::from_static("true"));
+    }
+    headers
+}
+
+fn where_and_why(headers: &mut HeaderMap, route: &str, reason: &str) {
+    // A cloud's name is the operator's; what no header can hold is left out.
+    for (name, value) in [(ROUTE, route), (REASON, reason)] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// The events of all prompts as they come, choices numbered through: `prompt * n + choice`. Ends
+/// with one [`Event::Usage`] for all, or with the first [`Event::Failed`].
+pub(super) struct Merged {
+    streams: Vec<Option<CompletionStream>>,
+    n: u32,
+    /// Who is asked first next time, so that no prompt starves another.
+    turn: usize,
+    usage: Usage,
+}
+
+impl Merged {
+    fn new(streams: Vec<CompletionStream>, n: u32) -> Self {
+        let streams = streams.into_iter().map(Some).collect();
+        Self { streams, n, turn: 0, usage: Usage::default() }
+    }
+
+    fn number(&self, prompt: usize, mut event: Event) -> Event {
+        let first = u32::try_from(prompt).expect("prompts are few") * self.n;
+        match &mut event {
+            Event::Prompt { choice, .. } | Event::Finished { choice, .. } => *choice += first,
+            Event::Chunk(chunk) => chunk.choice += first,
+            Event::Usage(_) | Event::Failed(_) => {}
+        }
+        event
+    }
+
+    fn poll_prompt(&mut self, prompt: usize, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let Some(stream) = &mut self.streams[prompt] else { return Poll::Ready(None) };
+        match stream.events.as_mut().poll_next(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Event::Usage(usage))) => {
+                self.streams[prompt] = None;
+                self.usage.prompt_tokens += usage.prompt_tokens;
+                self.usage.cached_tokens += usage.cached_tokens;
+                self.usage.completion_tokens += usage.completion_tokens;
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(event)) => Poll::Ready(Some(self.number(prompt, event))),
+            Poll::Ready(None) => {
+                let message = "the completion broke off";
+                let refusal = Refusal::new(Reason::EngineFailed, message);
+                Poll::Ready(Some(Event::Failed(refusal)))
+            }
+        }
+    }
+}
+
+impl Stream for Merged {
+    type Item = Event;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let this = self.get_mut();
+        let count = this.streams.len();
+        let mut over = true;
+        for step in 0..count {
+            let prompt = (this.turn + step) % count;
+            match this.poll_prompt(prompt, cx) {
+                Poll::Ready(Some(event)) => {
+                    this.turn = (prompt + 1) % count;
+                    return Poll::Ready(Some(event));
+                }
+                Poll::Ready(None) => {}
+                Poll::Pending => over = false,
+            }
+        }
+        match over {
+            true => Poll::Ready(Some(Event::Usage(this.usage))),
+            false => Poll::Pending,
+        }
+    }
+}

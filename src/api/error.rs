@@ -1,0 +1,196 @@
+//! Refusals as HTTP: a status and an OpenAI-shaped object.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::completion::{Reason, Refusal};
+
+/// The OpenAI clients repeat a 503 at once unless this says no; Retry-After tells everybody else.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// Retry-After where whoever refused knew none.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
+
+/// An error as the client sees it.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    pub status: StatusCode,
+    kind: &'static str,
+    code: Option<Cow<'static, str>>,
+    param: Option<&'static str>,
+    pub message: Cow<'static, str>,
+    retry_after: Option<Duration>,
+}
+
+impl ApiError {
+    fn new(
+        status: StatusCode,
+        kind: &'static str,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let (code, message) = (Some(Cow::Borrowed(code)), message.into());
+        Self { status, kind, code, param: None, message, retry_after: None }
+    }
+
+    /// 400: the field `param` is wrong; without one, the body as a whole.
+    pub(super) fn invalid(
+        param: impl Into<Option<&'static str>>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            kind: INVALID_REQUEST,
+            code: None,
+            param: param.into(),
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    pub(super) fn too_large(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "request_too_large", message)
+    }
+
+    pub(super) fn media_type() -> Self {
+        let message = "send the body as application/json";
+        let code = "unsupported_media_type";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST, code, message)
+    }
+
+    pub(super) fn slow_body() -> Self {
+        let message = "the request body took too long to arrive";
+        Self::new(StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST, "body_timeout", message)
+    }
+
+    pub(super) fn forbidden(message: &'static str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "permission_error", "forbidden", message)
+    }
+
+    pub(super) fn no_such_path() -> Self {
+        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "unknown_url", "no such path")
+    }
+
+    pub(super) fn no_such_model() -> Self {
+        let message = "no such model; see /v1/models";
+        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "model_not_found", message)
+    }
+
+    pub(super) fn wrong_method(method: &Method) -> Self {
+        let message = format!("{method} is not supported here");
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Self::new(status, INVALID_REQUEST, "method_not_allowed", message)
+    }
+
+    pub(super) fn not_ready(message: &'static str) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, SERVER_ERROR, "not_ready", message)
+    }
+
+    /// `{"error":{..}}`
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        let body = Envelope {
+            error: Object {
+                message: &self.message,
+                kind: self.kind,
+                param: self.param,
+                code: self.code.as_deref(),
+            },
+        };
+        serde_json::to_vec(&body).expect("strings serialise")
+    }
+}
+
+const INVALID_REQUEST: &str = "invalid_request_error";
+const SERVER_ERROR: &str = "server_error";
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    error: Object<'a>,
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<&'static str>,
+    code: Option<&'a str>,
+}
+
+impl From<&Refusal> for ApiError {
+    fn from(refusal: &Refusal) -> Self {
+        let status = status(&refusal.reason);
+        let param = match refusal.reason {
+            Reason::Invalid { param } => param,
+            Reason::CloudCannot(field) => Some(field),
+            _ => None,
+        };
+        let code = match refusal.reason {
+            Reason::Invalid { .. } => None,
+            _ => Some(Cow::Owned(refusal.reason.code())),
+        };
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE)
+            .then(|| refusal.retry_after.unwrap_or(RETRY_AFTER_DEFAULT));
+        Self {
+            status,
+            kind: if status.is_client_error() { INVALID_REQUEST } else { SERVER_ERROR },
+            code,
+            param,
+            message: Cow::Owned(refusal.message.clone()),
+            retry_after,
+        }
+    }
+}
+
+fn status(reason: &Reason) -> StatusCode {
+    match reason {
+        Reason::Invalid { .. } | Reason::ContextLength | Reason::Unsupported => {
+            StatusCode::BAD_REQUEST
+        }
+        Reason::QueueFull
+        | Reason::Draining
+        | Reason::EngineFailed
+        | Reason::CloudCannot(_)
+        | Reason::CloudBusy => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::Deadline | Reason::CloudTimeout => StatusCode::GATEWAY_TIMEOUT,
+        Reason::CloudUnreachable | Reason::CloudStatus(_) | Reason::CloudGarbage => {
+            StatusCode::BAD_GATEWAY
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut response = (self.status, [json], self.to_json()).into_response();
+        if self.status.is_server_error() {
+            response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        if let Some(after) = self.retry_after {
+            // Rounded up: asking earlier is asking in vain.
+            let seconds = after.as_millis().div_ceil(1000).max(1);
+            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// The reply when a handler panicked; what it said stays in the log.
+pub(super) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
+    let text = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = text.unwrap_or("of another type"), "a handler panicked");
+    let message = "something broke in weir; the log says what";
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER_ERROR, "internal", message)
+        .into_response()
+}

@@ -1,0 +1,59 @@
+//! `GET /v1/models`: the one model there is.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::{Api, ModelCard, Service};
+
+#[derive(Serialize)]
+struct List<'a> {
+    object: &'static str,
+    data: [Model<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Model<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    owned_by: &'static str,
+    /// vLLM's name; editors size their prompts by it.
+    max_model_len: u32,
+}
+
+impl<'a> From<&'a ModelCard> for Model<'a> {
+    fn from(card: &'a ModelCard) -> Self {
+        Self {
+            id: &card.id,
+            object: "model",
+            created: card.created,
+            owned_by: "weir",
+            max_model_len: card.context,
+        }
+    }
+}
+
+pub(super) async fn list<S: Service>(State(api): State<Arc<Api<S>>>) -> Response {
+    json(&List { object: "list", data: [Model::from(api.service.model())] })
+}
+
+pub(super) async fn one<S: Service>(
+    State(api): State<Arc<Api<S>>>,
+    Path(id): Path<String>,
+) -> Response {
+    let card = api.service.model();
+    if *id != *card.id {
+        return ApiError::no_such_model().into_response();
+    }
+    json(&Model::from(card))
+}
+
+fn json(value: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(value).expect("strings and numbers serialise");
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+}

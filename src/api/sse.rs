@@ -1,0 +1,134 @@
+//! A reply as server-sent events: what is ready is written into one buffer and leaves as one
+//! frame.
+//!
+//! Dropping the body drops the completion, which cancels its work: hyper drops it when the client
+//! leaves, `serve` when the client stops reading.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::http::StatusCode;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::Stream as _;
+use http_body::{Body, Frame};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::accounting::Account;
+use super::answer::{Merged, going_down};
+use super::error::ApiError;
+use super::reply::{Cursor, Shape};
+use crate::completion::{Event, Refusal};
+
+/// A frame ends when it has grown past this; some fifty chunks.
+const FRAME_BYTES: usize = 8 << 10;
+
+pub(super) struct EventStream {
+    shape: Shape,
+    cursors: Vec<Cursor>,
+    /// None once the last event was written.
+    events: Option<Merged>,
+    account: Account,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Written and not yet handed over.
+    buffer: BytesMut,
+}
+
+impl EventStream {
+    pub(super) fn new(
+        shape: Shape,
+        choices: usize,
+        events: Merged,
+        account: Account,
+        ended: CancellationToken,
+    ) -> Self {
+        Self {
+            shape,
+            cursors: vec![Cursor::default(); choices],
+            events: Some(events),
+            account,
+            ended: Box::pin(ended.cancelled_owned()),
+            buffer: BytesMut::new(),
+        }
+    }
+
+    fn write(&mut self, event: Event) {
+        match event {
+            Event::Prompt { choice, text, tokens } => {
+                let cursor = &mut self.cursors[choice as usize];
+                self.shape.text(&mut self.buffer, choice, &text, &tokens, cursor);
+            }
+            Event::Chunk(chunk) => {
+                let cursor = &mut self.cursors[chunk.choice as usize];
+                self.shape.begin(&mut self.buffer, chunk.choice, cursor);
+                self.account.text(chunk.choice);
+                let text = chunk.as_str();
+                self.shape.text(&mut self.buffer, chunk.choice, text, &chunk.tokens, cursor);
+            }
+            Event::Finished { choice, reason } => {
+                let cursor = &mut self.cursors[choice as usize];
+                self.shape.begin(&mut self.buffer, choice, cursor);
+                self.shape.finish(&mut self.buffer, choice, reason);
+            }
+            Event::Usage(usage) => {
+                self.shape.done(&mut self.buffer, &usage);
+                self.end();
+            }
+            Event::Failed(refusal) => self.fail(&refusal),
+        }
+    }
+
+    /// A stream that breaks says so and sends no `[DONE]`.
+    fn fail(&mut self, refusal: &Refusal) {
+        tracing::debug!(reason = %refusal.reason.code(), source = ?refusal.source, "broke");
+        self.buffer.put_slice(b"data: ");
+        self.buffer.put_slice(&ApiError::from(refusal).to_json());
+        self.buffer.put_slice(b"\n\n");
+        self.account.broke(&refusal.reason);
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.events = None;
+        self.account.settle(StatusCode::OK);
+    }
+
+    fn fill(&mut self, cx: &mut Context<'_>) {
+        if self.events.is_some() && self.ended.as_mut().poll(cx).is_ready() {
+            self.fail(&going_down());
+        }
+        while self.buffer.len() < FRAME_BYTES {
+            let Some(events) = &mut self.events else { return };
+            match Pin::new(events).poll_next(cx) {
+                Poll::Ready(event) => self.write(event.expect("ends with usage or failure")),
+                Poll::Pending => return,
+            }
+        }
+    }
+}
+
+impl Body for EventStream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        if this.buffer.capacity() == 0 {
+            // Once a frame was written out, its memory comes back to the buffer.
+            this.buffer.reserve(FRAME_BYTES);
+        }
+        this.fill(cx);
+        match (this.buffer.is_empty(), &this.events) {
+            (false, _) => Poll::Ready(Some(Ok(Frame::data(this.buffer.split().freeze())))),
+            (true, Some(_)) => Poll::Pending,
+            (true, None) => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.events.is_none() && self.buffer.is_empty()
+    }
+}
