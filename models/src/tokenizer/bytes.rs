@@ -20,6 +20,8 @@ pub(super) struct ByteTable {
     ends: Vec<u32>,
     special: Vec<bool>,
     ids: HashMap<String, u32>,
+    /// Whether every byte has an id, so that nothing is folded into one unknown token.
+    complete: bool,
 }
 
 /// One entry of a vocabulary.
@@ -42,7 +44,8 @@ pub(super) enum Kind {
 impl ByteTable {
     /// `entries[id]`; ids that a vocabulary leaves out are None.
     pub(super) fn new(entries: Vec<Option<Entry>>, spelling: &Spelling) -> Self {
-        let mut table = Self::default();
+        let complete = !matches!(spelling, Spelling::Pieces { byte_fallback: false, .. });
+        let mut table = Self { complete, ..Self::default() };
         let alphabet = alphabet();
         for (id, entry) in (0u32..).zip(entries) {
             let special = entry.as_ref().is_some_and(|entry| entry.kind == Kind::Special);
@@ -73,6 +76,13 @@ impl ByteTable {
         let Some(&end) = self.ends.get(id) else { return &[] };
         let start = if id == 0 { 0 } else { self.ends[id - 1] };
         &self.text[start as usize..end as usize]
+    }
+
+    /// Bytes of the longest token; None where one token may stand for any number of bytes.
+    pub(super) fn longest(&self) -> Option<usize> {
+        let ids = 0..self.ends.len() as u32;
+        let longest = ids.map(|id| self.get(id).len()).max().unwrap_or(0);
+        self.complete.then_some(longest)
     }
 
     pub(super) fn is_special(&self, id: u32) -> bool {
