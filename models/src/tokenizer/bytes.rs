@@ -20,8 +20,8 @@ pub(super) struct ByteTable {
     ends: Vec<u32>,
     special: Vec<bool>,
     ids: HashMap<String, u32>,
-    /// Whether every byte has an id, so that nothing is folded into one unknown token.
-    complete: bool,
+    /// Bytes of the longest token; None where one unknown token stands for any number of bytes.
+    longest: Option<usize>,
 }
 
 /// One entry of a vocabulary.
@@ -44,8 +44,7 @@ pub(super) enum Kind {
 impl ByteTable {
     /// `entries[id]`; ids that a vocabulary leaves out are None.
     pub(super) fn new(entries: Vec<Option<Entry>>, spelling: &Spelling) -> Self {
-        let complete = !matches!(spelling, Spelling::Pieces { byte_fallback: false, .. });
-        let mut table = Self { complete, ..Self::default() };
+        let mut table = Self::default();
         let alphabet = alphabet();
         for (id, entry) in (0u32..).zip(entries) {
             let special = entry.as_ref().is_some_and(|entry| entry.kind == Kind::Special);
@@ -59,6 +58,9 @@ impl ByteTable {
             }
             table.special.push(special);
             table.ends.push(table.text.len() as u32);
+        }
+        if !matches!(spelling, Spelling::Pieces { byte_fallback: false, .. }) {
+            table.longest = (0..table.ends.len() as u32).map(|id| table.get(id).len()).max();
         }
         table
     }
@@ -78,11 +80,8 @@ impl ByteTable {
         &self.text[start as usize..end as usize]
     }
 
-    /// Bytes of the longest token; None where one token may stand for any number of bytes.
     pub(super) fn longest(&self) -> Option<usize> {
-        let ids = 0..self.ends.len() as u32;
-        let longest = ids.map(|id| self.get(id).len()).max().unwrap_or(0);
-        self.complete.then_some(longest)
+        self.longest
     }
 
     pub(super) fn is_special(&self, id: u32) -> bool {
