@@ -168,10 +168,7 @@ impl DecoderConfig {
             }
         }
         let head = if self.tied { 0 } else { len(TensorName::Head) };
-        len(TensorName::Embedding)
-            + len(TensorName::FinalNorm)
-            + head
-            + self.layers as u64 * layer
+        len(TensorName::Embedding) + len(TensorName::FinalNorm) + head + self.layers as u64 * layer
     }
 
     pub(crate) fn has_bias(&self, projection: Projection) -> bool {

@@ -77,11 +77,7 @@ impl<'a> Keys<'a> {
     }
 
     /// A whole number from 1 to `max`.
-    pub(super) fn optional_count(
-        &self,
-        key: &str,
-        max: usize,
-    ) -> Result<Option<usize>, LoadError> {
+    pub(super) fn optional_count(&self, key: &str, max: usize) -> Result<Option<usize>, LoadError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value
             .as_u64()

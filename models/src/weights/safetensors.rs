@@ -91,8 +91,7 @@ impl Safetensors {
             .ok_or_else(|| LoadError::Missing(index.clone()))?;
         let Index { weight_map } =
             serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
-        let mut source =
-            Self { shards: Vec::new(), tensors: HashMap::new(), spelling: &LLAMA };
+        let mut source = Self { shards: Vec::new(), tensors: HashMap::new(), spelling: &LLAMA };
         let mut headers: HashMap<String, (usize, Metadata)> = HashMap::new();
         for (name, file) in weight_map {
             if !headers.contains_key(&file) {
@@ -186,9 +185,8 @@ impl Shard {
         shard.data_start = LENGTH_BYTES + header_len;
         let (expected, found) = (header.data_len() as u64, len - shard.data_start);
         if expected != found {
-            return Err(
-                shard.corrupt(format!("{found} bytes of tensors where its header names {expected}"))
-            );
+            return Err(shard
+                .corrupt(format!("{found} bytes of tensors where its header names {expected}")));
         }
         Ok((shard, header))
     }
