@@ -194,13 +194,7 @@ impl PrefixCache {
         Found { tokens: tokens.len() - rest.len(), partial }
     }
 
-    fn publish_full(
-        &mut self,
-        tenant: u32,
-        parent: Option<u32>,
-        tokens: &[u32],
-        block: &mut u32,
-    ) {
+    fn publish_full(&mut self, tenant: u32, parent: Option<u32>, tokens: &[u32], block: &mut u32) {
         let there = self.siblings(tenant, parent).get(tokens).copied();
         match there {
             Some(theirs) if theirs == *block => {}
@@ -269,7 +263,8 @@ impl PrefixCache {
     }
 
     fn give_up_one(&mut self) {
-        let &(_, block) = self.idle_leaves.first().expect("every idle block hangs over an idle leaf");
+        let &(_, block) =
+            self.idle_leaves.first().expect("every idle block hangs over an idle leaf");
         self.detach(block);
     }
 
@@ -333,7 +328,10 @@ impl PrefixCache {
             assert!(next.is_none_or(|(theirs, _)| !theirs.starts_with(&node.tokens)));
             assert!(node.children.is_empty() || node.tokens.len() == self.block_tokens);
             let held_below = node.children.values().any(|&child| !self.pool.is_idle(child));
-            assert!(!(self.pool.is_idle(block) && held_below), "who holds a child holds its parent");
+            assert!(
+                !(self.pool.is_idle(block) && held_below),
+                "who holds a child holds its parent"
+            );
             if node.children.is_empty() && self.pool.is_idle(block) {
                 leaves.insert((node.last_used, block));
             }

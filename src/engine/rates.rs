@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::scheduler::StepRows;
+
 /// Weight of a new measurement: half of what is known dates from the last three full ones.
 const WEIGHT: f64 = 0.2;
 /// A chunk of fewer prefill rows than this says less about the speed of prefill and weighs less.
@@ -38,11 +40,11 @@ impl Rates {
         }
     }
 
-    /// Takes in one step of so many decode and prefill rows.
-    pub(super) fn record(&mut self, decodes: usize, prefills: usize, took: Duration) {
+    /// Takes in how long one step took.
+    pub(super) fn record(&mut self, rows: StepRows, took: Duration) {
         let took_ms = took.as_secs_f64() * 1e3;
-        let (decode_rows, prefill_rows) = (decodes as f64, prefills as f64);
-        if prefills == 0 {
+        let (decode_rows, prefill_rows) = (rows.decodes as f64, rows.prefills as f64);
+        if rows.prefills == 0 {
             self.decode_row_ms.update(took_ms / decode_rows.max(1.0), WEIGHT);
             return;
         }

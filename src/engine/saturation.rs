@@ -98,12 +98,7 @@ impl Saturation {
     pub fn blocks(&self) -> BlockCounts {
         let (referenced, cached) = (get(&self.blocks_referenced), get(&self.blocks_cached));
         let total = get(&self.blocks_total);
-        BlockCounts {
-            free: total.saturating_sub(referenced + cached),
-            referenced,
-            cached,
-            total,
-        }
+        BlockCounts { free: total.saturating_sub(referenced + cached), referenced, cached, total }
     }
 
     pub(super) fn publish_load(&self, load: Load) {

@@ -36,8 +36,8 @@ pub(super) struct Scheduler {
     tokenizer: Arc<Tokenizer>,
     telemetry: Arc<Telemetry>,
     kv: PrefixCache,
-    waiting: BTreeMap<Rank, Box<Sequence>>,
-    running: Vec<Box<Sequence>>,
+    waiting: BTreeMap<Rank, Sequence>,
+    running: Vec<Sequence>,
     /// Prompt tokens that waiting sequences will have to compute, as far as is known.
     waiting_tokens: usize,
     /// No waiting sequence's deadline is earlier than this.
@@ -85,6 +85,12 @@ pub(super) struct StepRows {
     pub(super) prefills: usize,
 }
 
+impl StepRows {
+    pub(super) fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
 impl Scheduler {
     /// `slots` must be at most what [`slots_max`] says of the device.
     pub(super) fn new(
@@ -123,10 +129,8 @@ impl Scheduler {
     }
 
     pub(super) fn load(&self) -> Load {
-        let left = |sequence: &Sequence| {
-            sequence.prompt().len().saturating_sub(sequence.computed)
-        };
-        let running_tokens: usize = self.running.iter().map(|sequence| left(sequence)).sum();
+        let left = |sequence: &Sequence| sequence.prompt().len().saturating_sub(sequence.computed);
+        let running_tokens: usize = self.running.iter().map(left).sum();
         Load {
             running: self.running.len(),
             waiting: self.waiting.len(),
@@ -143,7 +147,7 @@ impl Scheduler {
     /// Puts a sequence in line, or refuses what could never run.
     pub(super) fn arrive(&mut self, submission: Submission) {
         self.arrived += 1;
-        let mut sequence = Box::new(Sequence::new(submission));
+        let mut sequence = Sequence::new(submission);
         let fits = sequence.room() <= self.limits.context
             && self.kv.blocks_for(sequence.room()) <= self.limits.blocks;
         if !fits {
@@ -249,9 +253,8 @@ impl Scheduler {
         if !is_past(self.next_deadline, now) {
             return;
         }
-        let late = |(rank, sequence): (&Rank, &Box<Sequence>)| {
-            is_past(sequence.deadline, now).then_some(*rank)
-        };
+        let late =
+            |(rank, sequence): (&Rank, &Sequence)| is_past(sequence.deadline, now).then_some(*rank);
         while let Some(rank) = self.waiting.iter().find_map(late) {
             self.end_waiting(rank, TOO_LATE);
         }
@@ -317,7 +320,7 @@ impl Scheduler {
     fn follows(&mut self, rank: Rank) -> bool {
         let sequence = self.waiting.get_mut(&rank).expect("it is waiting");
         if let Some((leader, reach)) = sequence.follows {
-            let is_leader = |other: &&Box<Sequence>| other.rank.id == leader;
+            let is_leader = |other: &&Sequence| other.rank.id == leader;
             if self.running.iter().find(is_leader).is_some_and(|other| other.computed < reach) {
                 return true;
             }
@@ -326,9 +329,10 @@ impl Scheduler {
         sequence.cached = expected(&mut self.kv, sequence);
         let prompt = reusable(sequence);
         let enough = self.limits.block_tokens.min(prompt.len() - sequence.cached);
-        let ahead = self.running.iter().filter(|other| {
-            other.is_prefilling() && other.spec().tenant == sequence.spec().tenant
-        });
+        let ahead = self
+            .running
+            .iter()
+            .filter(|other| other.is_prefilling() && other.spec().tenant == sequence.spec().tenant);
         let leader = ahead
             .map(|other| (other.rank.id, common(other.prompt(), prompt), other.computed))
             .filter(|&(_, reach, computed)| computed < reach)
@@ -343,7 +347,7 @@ impl Scheduler {
         leader.is_some()
     }
 
-    fn start(&mut self, mut sequence: Box<Sequence>, lease: Lease, now: Instant) {
+    fn start(&mut self, mut sequence: Sequence, lease: Lease, now: Instant) {
         let Lease { shared, copy, promised } = lease;
         sequence.published = shared.len();
         sequence.computed = shared.len() * self.limits.block_tokens;
@@ -388,7 +392,8 @@ impl Scheduler {
 
     fn add_prefills(&mut self, mut budget: usize) {
         let mut prefills = mem::take(&mut self.prefills);
-        let ahead = self.running.iter().enumerate().filter(|(_, sequence)| sequence.is_prefilling());
+        let ahead =
+            self.running.iter().enumerate().filter(|(_, sequence)| sequence.is_prefilling());
         prefills.extend(ahead.map(|(index, sequence)| (sequence.rank, index)));
         prefills.sort_unstable();
         // One sample of the device's is kept for each sequence that may choose a token.
@@ -463,7 +468,7 @@ impl Scheduler {
         sequence.take_row(row, &rows.logits, &mut self.host, &self.tokenizer)
     }
 
-    fn take_waiting(&mut self, rank: Rank) -> Box<Sequence> {
+    fn take_waiting(&mut self, rank: Rank) -> Sequence {
         let sequence = self.waiting.remove(&rank).expect("it is waiting");
         self.waiting_tokens -= to_compute(&sequence);
         sequence
@@ -478,7 +483,7 @@ impl Scheduler {
     fn end_running(&mut self, index: usize, end: End) {
         let mut sequence = self.running.swap_remove(index);
         let tenant = sequence.spec().tenant;
-        let Sequence { tokens, computed, blocks, published, promised, .. } = &mut *sequence;
+        let Sequence { tokens, computed, blocks, published, promised, .. } = &mut sequence;
         self.kv.publish(tenant, &tokens[..*computed], blocks, *published);
         self.kv.release(blocks, *promised);
         self.releases += 1;
@@ -486,7 +491,7 @@ impl Scheduler {
         self.retire(sequence, end);
     }
 
-    fn retire(&mut self, sequence: Box<Sequence>, end: End) {
+    fn retire(&mut self, sequence: Sequence, end: End) {
         self.ended += 1;
         sequence.finish(end);
     }

@@ -13,7 +13,7 @@ use models::tokenizer::{Tokenizer, TokenizerFiles};
 
 use crate::engine::message::SequenceSpec;
 
-/// Ids of the mock; the first of the default model's vocabulary.
+/// Ids of a small mock; the first of the default model's vocabulary.
 pub(super) const VOCAB: usize = 97;
 
 pub(super) fn tokenizer() -> Arc<Tokenizer> {
@@ -46,14 +46,7 @@ pub(super) struct Mock {
 }
 
 pub(super) fn limits(blocks: usize, block_tokens: usize) -> DeviceLimits {
-    DeviceLimits {
-        vocab: VOCAB,
-        blocks,
-        block_tokens,
-        context: 256,
-        rows_max: 64,
-        samples_max: 24,
-    }
+    DeviceLimits { vocab: VOCAB, blocks, block_tokens, context: 256, rows_max: 64, samples_max: 24 }
 }
 
 impl Mock {
@@ -87,8 +80,9 @@ impl Mock {
     fn run(&mut self, step: &Step) -> Vec<u64> {
         assert!(step.rows() <= self.limits.rows_max);
         assert!(step.samples.len() <= self.limits.samples_max);
-        let mut seen = vec![0; step.rows()];
+        let mut seen = Vec::with_capacity(step.rows());
         for segment in &step.segments {
+            assert_eq!(segment.rows.start as usize, seen.len(), "segments are contiguous");
             let table = &step.blocks[segment.blocks.start as usize..segment.blocks.end as usize];
             for row in segment.rows.start as usize..segment.rows.end as usize {
                 let position = step.positions[row] as usize;
@@ -96,7 +90,7 @@ impl Mock {
                 let before = (0..position).fold(0, |all, at| mix(all, *self.entry(table, at)));
                 let entry = mix(before, u64::from(step.tokens[row]));
                 *self.entry(table, position) = entry;
-                seen[row] = mix(before, entry);
+                seen.push(mix(before, entry));
             }
         }
         seen
@@ -121,8 +115,9 @@ impl Device for Mock {
         let seen = self.run(step);
         self.answers.clear();
         for sample in &step.samples {
-            let logits = logits(seen[sample.row as usize]);
-            let stops = &step.stop_ids[sample.stop_ids.start as usize..sample.stop_ids.end as usize];
+            let logits = logits(seen[sample.row as usize], self.limits.vocab);
+            let stops =
+                &step.stop_ids[sample.stop_ids.start as usize..sample.stop_ids.end as usize];
             let row = match choose(&logits, &sample.plan) {
                 Some(id) => {
                     let logprob =
@@ -132,7 +127,7 @@ impl Device for Mock {
                 None => {
                     let start = self.answers.logits.len();
                     self.answers.logits.extend(logits);
-                    Row::Logits(start..start + VOCAB)
+                    Row::Logits(start..start + self.limits.vocab)
                 }
             };
             self.answers.rows.push(row);
@@ -155,8 +150,8 @@ fn choose(logits: &[f32], plan: &Plan) -> Option<u32> {
     }
 }
 
-fn logits(seen: u64) -> Vec<f32> {
-    (0..VOCAB as u64).map(|id| (mix(seen, id) >> 40) as f32 / (1u64 << 22) as f32).collect()
+fn logits(seen: u64, vocab: usize) -> Vec<f32> {
+    (0..vocab as u64).map(|id| (mix(seen, id) >> 40) as f32 / (1u64 << 22) as f32).collect()
 }
 
 fn mix(a: u64, b: u64) -> u64 {
@@ -166,7 +161,7 @@ fn mix(a: u64, b: u64) -> u64 {
 
 /// What a sequence that runs alone generates, without blocks, batches or a cache: its ids, and
 /// whether a stop id or stop string ended it.
-pub(super) fn solo(spec: &SequenceSpec) -> (Vec<u32>, String, bool) {
+pub(super) fn solo(spec: &SequenceSpec, vocab: usize) -> (Vec<u32>, String, bool) {
     let rules = &spec.rules;
     let uniform = Uniform::new(spec.seed, spec.choice);
     let mut text = TextAssembler::new(Arc::clone(&rules.stop_strings));
@@ -186,7 +181,7 @@ pub(super) fn solo(spec: &SequenceSpec) -> (Vec<u32>, String, bool) {
         seen_last = feed(id);
     }
     while ids.len() < spec.max_tokens && !stopped {
-        let mut logits = logits(seen_last);
+        let mut logits = logits(seen_last, vocab);
         if ids.len() < rules.min_tokens {
             for &id in &rules.stop_ids {
                 logits[id as usize] = f32::NEG_INFINITY;

@@ -10,7 +10,7 @@ use models::text::StopStrings;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 
-use super::mock::{Mock, limits, solo, tokenizer, unstoppable};
+use super::mock::{Mock, VOCAB, limits, solo, tokenizer, unstoppable};
 use crate::completion::{FinishReason, Priority, Reason};
 use crate::engine::message::{
     SequenceEvent, SequenceId, SequenceRules, SequenceSpec, Submission, events_max,
@@ -57,12 +57,7 @@ impl Bench {
         let device = Mock::new(limits(blocks, block_tokens));
         let telemetry = Telemetry::new();
         Self {
-            scheduler: Scheduler::new(
-                device.limits(),
-                slots,
-                tokenizer(),
-                Arc::clone(&telemetry),
-            ),
+            scheduler: Scheduler::new(device.limits(), slots, tokenizer(), Arc::clone(&telemetry)),
             device,
             rows: Rows::default(),
             places: Arc::new(Places::new(usize::MAX, Saturation::new(slots))),
@@ -137,7 +132,7 @@ impl Bench {
     fn check(&mut self, client: usize) -> Answer {
         let answer = self.answer(client);
         let Client { spec, cancelled, .. } = &self.clients[client];
-        let (ids, text, stopped) = solo(spec);
+        let (ids, text, stopped) = solo(spec, VOCAB);
         if *cancelled && answer.end.is_none() {
             assert!(text.starts_with(&answer.text), "a cancelled answer is the beginning of one");
             return answer;
@@ -421,9 +416,12 @@ fn of_kind(kind: Kind) -> SequenceRules {
             stop_ids: STOPS_WITH_STRINGS.to_vec(),
             ..rules()
         },
-        Kind::OnHost => {
-            SequenceRules { logprobs: Some(3), min_tokens: 4, stop_ids: (0..20).collect(), ..rules() }
-        }
+        Kind::OnHost => SequenceRules {
+            logprobs: Some(3),
+            min_tokens: 4,
+            stop_ids: (0..20).collect(),
+            ..rules()
+        },
         Kind::Scored => SequenceRules { echo: true, ..rules() },
         Kind::Silent => SequenceRules { logprobs: None, ..rules() },
     }
