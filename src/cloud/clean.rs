@@ -154,7 +154,8 @@ impl Cleaner {
         let tail = overlap(&self.held, &self.suffix);
         self.give(self.held.len() - tail, out);
         let visible = self.held.chars().filter(|c| !c.is_whitespace()).count();
-        let repeated = visible >= ECHO_MIN || visible == 0 || self.unopened + unopened(&self.held) > 0;
+        let repeated =
+            visible >= ECHO_MIN || visible == 0 || self.unopened + unopened(&self.held) > 0;
         if repeated {
             self.held.clear();
         }
@@ -206,11 +207,7 @@ mod tests {
 
     use super::*;
 
-    fn clean<'a>(
-        parts: impl IntoIterator<Item = &'a str>,
-        prefix: &str,
-        suffix: &str,
-    ) -> String {
+    fn clean<'a>(parts: impl IntoIterator<Item = &'a str>, prefix: &str, suffix: &str) -> String {
         let mut cleaner = Cleaner::new(prefix, suffix);
         let mut out = String::new();
         for part in parts {

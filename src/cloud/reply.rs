@@ -8,7 +8,9 @@ use serde::Deserialize;
 use super::choice::Choice;
 use super::sse::Message;
 use super::wire::{Rendered, Shape};
-use crate::completion::{CompletionRequest, Event, FinishReason, Reason, Refusal, TokenLogprob, Usage};
+use crate::completion::{
+    CompletionRequest, Event, FinishReason, Reason, Refusal, TokenLogprob, Usage,
+};
 
 /// What one wire event did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -68,8 +68,7 @@ mod tests {
     /// together, at the one that begins first.
     fn naive(text: &str, stops: &[String]) -> (String, bool) {
         for end in 1..=text.len() {
-            let met =
-                stops.iter().filter(|s| text.as_bytes()[..end].ends_with(s.as_bytes()));
+            let met = stops.iter().filter(|s| text.as_bytes()[..end].ends_with(s.as_bytes()));
             if let Some(longest) = met.map(String::len).max() {
                 return (text[..end - longest].to_owned(), true);
             }

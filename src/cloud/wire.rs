@@ -56,9 +56,7 @@ pub(super) fn render(request: &CompletionRequest, row: &CloudConfig) -> Result<R
             body.emulate(emulated.as_ref().expect("set above"))
         }
         (Input::Text(text), _) => body.complete(text.clone(), None),
-        (Input::Fim(fim), CloudFim::Suffix) => {
-            body.complete(fim.prefix.clone(), Some(&fim.suffix))
-        }
+        (Input::Fim(fim), CloudFim::Suffix) => body.complete(fim.prefix.clone(), Some(&fim.suffix)),
         (Input::Fim(fim), CloudFim::Template(family)) => {
             let prompt = template(family, fim, &mut stops)?;
             body.complete(prompt, None)
