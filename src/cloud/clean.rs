@@ -4,8 +4,6 @@
 //! Text is held back only while it may still turn out to be one of these, and every buffer is
 //! bounded. What comes out does not depend on how the text was split.
 
-use super::stop::overlap;
-
 /// White space and language name before the code of a fence; longer ones are text.
 const FENCE_HEAD_MAX: usize = 64;
 /// Bytes before the cursor in which an echo is looked for: some 40 lines.
@@ -122,7 +120,7 @@ impl Cleaner {
     }
 
     fn body(&mut self, out: &mut String) {
-        let closing = if self.fenced { self.closing() } else { None };
+        let closing = self.fenced.then(|| self.held.find(CLOSING)).flatten();
         if let Some(at) = closing {
             self.held.truncate(at);
         }
@@ -144,11 +142,6 @@ impl Cleaner {
         }
     }
 
-    /// Where the closing fence begins: at a line's start, or right away.
-    fn closing(&self) -> Option<usize> {
-        self.held.find(CLOSING)
-    }
-
     /// Gives out all that is held but a repetition of the suffix.
     fn close(&mut self, out: &mut String) {
         let tail = overlap(&self.held, &self.suffix);
@@ -168,6 +161,15 @@ impl Cleaner {
         out.push_str(&self.held[..len]);
         self.held.drain(..len);
     }
+}
+
+/// Length in bytes of the longest tail of `text` that is a head of `next`.
+fn overlap(text: &str, next: &str) -> usize {
+    let longest = text.len().min(next.len());
+    (1..=longest)
+        .rev()
+        .find(|&len| text.as_bytes()[text.len() - len..] == next.as_bytes()[..len])
+        .unwrap_or(0)
 }
 
 /// Closing less opening brackets.

@@ -81,7 +81,8 @@ impl Backend for Shared {
             }
             act
         };
-        let chunk = Event::Chunk(Chunk { choice: 0, text: b"x".as_slice().into(), tokens: Vec::new() });
+        let chunk =
+            Event::Chunk(Chunk { choice: 0, text: b"x".as_slice().into(), tokens: Vec::new() });
         let events = match act {
             Act::Answer => vec![
                 chunk,

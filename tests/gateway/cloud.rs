@@ -180,6 +180,24 @@ async fn fim_in_its_modes_and_chat() {
 }
 
 #[tokio::test]
+async fn a_family_template_is_a_raw_prompt_with_the_familys_own_ends() {
+    let cloud = Cloud::healthy(&["a + b<|fim", "_pad|>junk"], Duration::ZERO).await;
+    let family = models::fim::Family::by_name("qwen").unwrap();
+    let template = provider(&CloudConfig { fim: CloudFim::Template(family), ..row(&cloud) });
+    match complete(&template, cursor("return ", "\n")).await {
+        End::Finished(text, FinishReason::Stop, _) => assert_eq!(text, "a + b"),
+        other => panic!("{other:?}"),
+    }
+    let body = &cloud.seen()[0].body;
+    assert_eq!(body["prompt"], "<|fim_prefix|>return <|fim_suffix|>\n<|fim_middle|>");
+    assert!(body.get("suffix").is_none());
+    assert!(body["stop"].as_array().is_some_and(|stops| stops.len() == 4));
+    let injected = complete(&template, cursor("<|fim_middle|>", "")).await;
+    assert_eq!(injected, End::Refused(Reason::CloudCannot("prompt")));
+    assert_eq!(cloud.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn a_chat_answer_is_cleaned_while_it_streams() {
     let said = ["```", "py", "\nreturn", " a + ", "b)\n", "``", "`\nThis adds."];
     let cloud = Cloud::healthy(&said, Duration::ZERO).await;
