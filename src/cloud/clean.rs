@@ -22,7 +22,10 @@ pub(super) struct Cleaner {
     stage: Stage,
     /// Text not given out yet.
     held: String,
+    /// A fence was opened, so a closing one ends the completion.
     fenced: bool,
+    /// Something was given out.
+    begun: bool,
     /// What an echo would begin the text with, longest first.
     echoes: Vec<String>,
     /// Head of the text after the cursor.
@@ -47,6 +50,7 @@ impl Cleaner {
             stage: Stage::Fence,
             held: String::new(),
             fenced: false,
+            begun: false,
             echoes: echoes(prefix),
             suffix: suffix[..suffix.floor_char_boundary(SUFFIX_WINDOW)].to_owned(),
             unopened: 0,
@@ -82,8 +86,11 @@ impl Cleaner {
         }
         if self.stage == Stage::Body {
             if self.fenced {
-                let partial = overlap(&self.held, CLOSING);
-                self.held.truncate(self.held.len() - partial);
+                // A last line of one or two back-ticks is the fence that was cut off.
+                let partial = self.closing_part();
+                if partial > 1 {
+                    self.held.truncate(self.held.len() - partial);
+                }
             }
             self.close(out);
         }
@@ -120,7 +127,7 @@ impl Cleaner {
     }
 
     fn body(&mut self, out: &mut String) {
-        let closing = self.fenced.then(|| self.held.find(CLOSING)).flatten();
+        let closing = self.fenced.then(|| self.closing()).flatten();
         if let Some(at) = closing {
             self.held.truncate(at);
         }
@@ -135,11 +142,22 @@ impl Cleaner {
         } else if closing.is_some() {
             self.close(out);
         } else {
-            let fence = if self.fenced { overlap(&self.held, CLOSING) } else { 0 };
+            let fence = if self.fenced { self.closing_part() } else { 0 };
             let before_fence = &self.held[..self.held.len() - fence];
             let keep = fence + overlap(before_fence, &self.suffix);
             self.give(self.held.len() - keep, out);
         }
+    }
+
+    /// Where the closing fence's line begins: after a line's end, or right away.
+    fn closing(&self) -> Option<usize> {
+        if !self.begun && self.held.starts_with(FENCE) { Some(0) } else { self.held.find(CLOSING) }
+    }
+
+    /// How much at the end of what is held may become the closing fence.
+    fn closing_part(&self) -> usize {
+        let first_line = !self.begun && FENCE.starts_with(&self.held);
+        if first_line { self.held.len() } else { overlap(&self.held, CLOSING) }
     }
 
     /// Gives out all that is held but a repetition of the suffix.
@@ -157,6 +175,7 @@ impl Cleaner {
     }
 
     fn give(&mut self, len: usize, out: &mut String) {
+        self.begun |= len > 0;
         self.unopened += unopened(&self.held[..len]);
         out.push_str(&self.held[..len]);
         self.held.drain(..len);
@@ -229,7 +248,10 @@ mod tests {
             ("", "", "    indented\n", "    indented\n"),
             ("", "", "```python\na + b\n```", "a + b"),
             ("", "", "\n```\na\n```\nThis adds.", "a"),
-            ("", "", "``` not code", ""),
+            ("", "", "```", ""),
+            ("", "", "```\n```", ""),
+            ("", "", "```\ncut off\n``", "cut off"),
+            ("", "", "```\ncut off\n", "cut off\n"),
             ("", "", "a ``` b", "a ``` b"),
             ("", "", "# Title\n```\ncode\n```\n", "# Title\n```\ncode\n```\n"),
             ("def f(a):\n    return ", "\n", "    return a", "a"),

@@ -268,17 +268,14 @@ fn question(fim: &FimInput) -> String {
 }
 
 // serde's skip_serializing_if hands over references.
-#[expect(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(value: &f32) -> bool {
     *value == 0.0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref)]
 fn is_one(value: &f32) -> bool {
     *value == 1.0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref)]
 fn is_single(value: &u32) -> bool {
     *value == 1
 }

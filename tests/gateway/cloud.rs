@@ -425,10 +425,10 @@ async fn a_finish_reason_is_an_end_without_done_or_usage() {
 
 #[tokio::test]
 async fn an_endless_answer_is_cut_off() {
-    let filler = vec![b' '; 64 * 1024];
-    let flood = Step::Repeat([b":".as_slice(), &filler, b"\n"].concat(), Duration::from_micros(1));
+    let comment = [b":".as_slice(), &[b' '; 240 * 1024], b"\n"].concat();
+    let flood = Step::Repeat(comment, Duration::from_micros(1));
     let end = against(vec![send(&[head(), text("a")]), flood]).await;
-    assert!(matches!(end, End::Broken(_, Reason::CloudGarbage | Reason::CloudTimeout)));
+    assert_eq!(end, broken("a", Reason::CloudGarbage));
 }
 
 #[tokio::test]
