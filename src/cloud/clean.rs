@@ -310,5 +310,20 @@ mod tests {
                 singles.chunks(2).map(|pair| pair.concat()).collect();
             prop_assert_eq!(&clean(pairs.iter().map(String::as_str), &prefix, &suffix), &whole);
         }
+
+        #[test]
+        fn splits_do_not_matter_at_a_copied_window(
+            period in "[ab\n]{1,5}",
+            own in "[ab]{0,6}",
+            copied in 0usize..700,
+            after in "[ab]{0,6}",
+            step in 1usize..40,
+        ) {
+            let suffix = period.repeat(700 / period.len() + 1);
+            let said = format!("{own}{}{after}", &suffix[..copied]);
+            let whole = clean([said.as_str()], "", &suffix);
+            let parts = said.as_bytes().chunks(step).map(|part| std::str::from_utf8(part).unwrap());
+            prop_assert_eq!(clean(parts, "", &suffix), whole);
+        }
     }
 }
