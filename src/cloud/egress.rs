@@ -244,8 +244,7 @@ mod tests {
             "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:{target}/\r\ncontent-length: 0\r\n\r\n"
         );
         let (port, _) = listener(head.leak()).await;
-        let rows =
-            [port, target].map(|port| row(&format!("http://127.0.0.1:{port}/v1")));
+        let rows = [port, target].map(|port| row(&format!("http://127.0.0.1:{port}/v1")));
         let egress = Egress::new(&rows).unwrap();
         let answer = egress.send(get(&format!("http://127.0.0.1:{port}/v1"))).await.unwrap();
         assert_eq!(answer.status(), 302);
@@ -267,7 +266,8 @@ mod tests {
 
     #[tokio::test]
     async fn response_heads_are_bounded() {
-        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(RESPONSE_HEADERS_MAX + 1));
+        let many =
+            format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(RESPONSE_HEADERS_MAX + 1));
         let long = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "b".repeat(2 * HTTP1_BUFFER_MAX));
         for head in [many, long] {
             let (port, _) = listener(head.leak()).await;

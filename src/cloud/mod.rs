@@ -10,15 +10,14 @@ mod egress;
 mod reply;
 mod sse;
 mod status;
-mod stop;
 mod stream;
 mod wire;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-pub use egress::EgressError;
 use egress::Egress;
+pub use egress::EgressError;
 use http_body_util::Full;
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Uri};
@@ -104,10 +103,7 @@ impl Provider {
 impl Backend for Provider {
     /// Returns once the cloud answered 200 with an event stream. The stream's first event may
     /// still be [`Failed`](crate::completion::Event::Failed); nothing was promised until then.
-    async fn complete(
-        &self,
-        request: Arc<CompletionRequest>,
-    ) -> Result<CompletionStream, Refusal> {
+    async fn complete(&self, request: Arc<CompletionRequest>) -> Result<CompletionStream, Refusal> {
         let rendered = wire::render(&request, &self.row)?;
         let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| {
             Refusal::new(Reason::CloudBusy, "the cloud has all the requests it may have")

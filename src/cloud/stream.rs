@@ -7,7 +7,7 @@ use futures_util::{Stream, stream};
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::reply::{Progress, Reply, garbage};
 use super::sse::{Message, Parser};
@@ -18,7 +18,7 @@ use crate::config::CloudConfig;
 const TOKEN_BYTES_MAX: usize = 4 * 1024;
 /// Keep-alives, usage and extras of a whole answer.
 const EXTRA_BYTES_MAX: usize = 1024 * 1024;
-/// After the last choice ended: how long usage is waited for.
+/// After the last choice ended: how long usage, and then the end of the body, is waited for.
 const TAIL_WAIT: Duration = Duration::from_millis(500);
 
 /// Bytes of a whole answer.
@@ -139,12 +139,12 @@ impl Reading {
             match self.reply.message(&message, &mut self.ready) {
                 Ok(Progress::Nothing) => {}
                 Ok(Progress::Content) => self.content(),
-                Ok(Progress::Done) if self.reply.is_finished() => return self.complete(),
+                Ok(Progress::Done) if self.reply.is_finished() => return self.over(),
                 Ok(Progress::Done) => return self.broken(garbage("no reason to finish")),
                 Err(refusal) => return self.broken(refusal),
             }
             if self.reply.is_finished() && self.reply.has_usage() {
-                return self.complete();
+                return self.over();
             }
         }
         if let Err(malformed) = parsed {
@@ -177,6 +177,18 @@ impl Reading {
             self.reply.flush(&mut self.ready);
         }
         self.ready.push_back(Event::Failed(refusal));
+    }
+
+    /// The cloud has said all: reads the rest of the body beside the client's end, so that the
+    /// connection can serve again.
+    fn over(&mut self) {
+        if let Some((mut body, permit)) = self.open.take() {
+            tokio::spawn(timeout(TAIL_WAIT, async move {
+                let _permit = permit;
+                while let Some(Ok(_)) = body.frame().await {}
+            }));
+        }
+        self.complete();
     }
 
     fn complete(&mut self) {
