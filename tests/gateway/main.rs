@@ -1,1 +1,5 @@
+//! weir through the doors its users use.
 
+mod api;
+mod bad_input;
+mod support;
