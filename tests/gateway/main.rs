@@ -1,2 +1,6 @@
+//! weir through the doors its users use.
+
+mod api;
+mod bad_input;
 mod cloud;
 mod support;
