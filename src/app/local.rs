@@ -97,7 +97,7 @@ impl Local {
             fim: language.fim,
             chat: language.chat,
             model: facts.model.clone(),
-            eos: loaded.config.eos.clone(),
+            eos: loaded.config.eos_ids.clone(),
         };
         let options = EngineOptions {
             slots: plan.slots,
