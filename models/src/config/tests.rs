@@ -78,7 +78,8 @@ fn both_spellings_of_rope_mean_the_same() {
         (json!({ "rope_theta": 5e5, "rope_scaling": scaled }), llama3),
         (json!({ "rope_parameters": scaled_new }), llama3),
         (
-            json!({ "rope_theta": 5e5, "rope_scaling": null, "rope_parameters": { "rope_type": "default" } }),
+            json!({ "rope_theta": 5e5, "rope_scaling": null,
+                "rope_parameters": { "rope_type": "default" } }),
             RopeConfig { theta: 5e5, scaling: RopeScaling::None },
         ),
     ];
