@@ -7,6 +7,7 @@
 mod bytes;
 mod source;
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -17,6 +18,13 @@ use self::source::Source;
 
 /// Bytes of one text to encode: a request body is no larger.
 pub const ENCODE_BYTES_MAX: usize = 8 << 20;
+
+/// A normalizer makes of so many bytes one: NFC of three Hangul letters, the most it ever does.
+const NORMALISED_SHRINK_MAX: usize = 3;
+
+/// Stands between the characters of a guarded token: a noncharacter, which no text that is meant
+/// for anyone else contains.
+const GUARD: char = '\u{FDD0}';
 
 /// Why there is no tokenizer, or no encoding.
 #[derive(Debug, thiserror::Error)]
@@ -163,6 +171,15 @@ impl Tokenizer {
         self.bytes.is_special(id)
     }
 
+    /// A lower bound for the ids of a text of so many bytes, so that one that cannot fit is refused
+    /// before any time is spent on it.
+    pub fn tokens_min(&self, text_bytes: usize) -> usize {
+        match self.bytes.longest() {
+            Some(longest) => text_bytes / (longest.max(1) * NORMALISED_SHRINK_MAX),
+            None => 0,
+        }
+    }
+
     /// Ids of a prompt: bos where the model wants one, then the text.
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids: Vec<u32> = self.bos.into_iter().collect();
@@ -193,7 +210,29 @@ impl Tokenizer {
             .map_err(TokenizerError::Encode)
     }
 
-    /// Ids of a text in which control tokens are meant: a rendered chat template.
+    /// Breaks up control tokens that are spelled out in a text, so that
+    /// [`Tokenizer::encode_special`] takes them for the characters they are.
+    pub fn guard<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if !self.control.finder.is_match(text) {
+            return Cow::Borrowed(text);
+        }
+        let mut guarded = String::with_capacity(text.len() + 64);
+        let mut done = 0;
+        // tokens may overlap, so every character that can begin one is guarded
+        for found in self.control.finder.find_iter(text) {
+            for (offset, character) in text[found.range()].char_indices() {
+                let end = found.start() + offset + character.len_utf8();
+                guarded.push_str(&text[done..end]);
+                guarded.push(GUARD);
+                done = end;
+            }
+        }
+        guarded.push_str(&text[done..]);
+        Cow::Owned(guarded)
+    }
+
+    /// Ids of a text in which control tokens are meant, except where they are guarded: a rendered
+    /// chat template.
     pub fn encode_special(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::new();
         let mut done = 0;
@@ -222,6 +261,7 @@ impl Tokenizer {
     ) -> Result<(), TokenizerError> {
         if !part.is_empty() {
             let encode = if offset == 0 { Self::encode } else { Self::encode_rest };
+            let part = if part.contains(GUARD) { &part.replace(GUARD, "") } else { part };
             ids.extend(encode(self, part)?);
         }
         Ok(())

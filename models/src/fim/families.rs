@@ -82,7 +82,14 @@ pub static FAMILIES: &[Family] = &[
     // the model that comes with weir: the vocabulary has Qwen's names, the training its own order
     Family {
         name: "weir",
-        psm: QWEN_PSM,
+        psm: &[
+            Header,
+            Token("<|fim_prefix|>"),
+            Prefix,
+            Token("<|fim_suffix|>"),
+            Suffix,
+            Token("<|fim_middle|>"),
+        ],
         spm: &[
             Header,
             Token("<|fim_prefix|>"),
