@@ -273,4 +273,6 @@ fn read_optional(folder: &Path, file: &str) -> Result<Option<Vec<u8>>, Tokenizer
 }
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod tests;
