@@ -1,2 +1,9 @@
+//! weir through the doors its users use.
+
+mod aborts;
+mod burst;
 mod cloud;
+mod independence;
+mod offline;
+mod shutdown;
 mod support;

@@ -1,3 +1,7 @@
 //! Parts that several tests stand on.
 
 pub(crate) mod cloud;
+pub(crate) mod load;
+pub(crate) mod process;
+pub(crate) mod scale;
+pub(crate) mod weir;
