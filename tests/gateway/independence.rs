@@ -24,7 +24,7 @@ const LEAVES_MAX: Duration = Duration::from_millis(800);
 #[test]
 fn a_crowd_gets_exactly_what_each_gets_alone() {
     let mut random = scale::random("independence");
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+    for isa in Isa::available() {
         for quant in QUANTS {
             let (crowd, leavers) = size(isa);
             let cases = Case::mix(&mut random, crowd);
@@ -146,6 +146,7 @@ struct Choice {
     tokens: Vec<Value>,
     /// To the last digit.
     logprobs: Vec<Value>,
+    alternatives: Vec<Value>,
 }
 
 impl Choice {
@@ -178,7 +179,7 @@ impl Choice {
             let list = |name: &str| choice["logprobs"][name].as_array().cloned();
             whole.tokens.extend(list("tokens").unwrap_or_default());
             whole.logprobs.extend(list("token_logprobs").unwrap_or_default());
-            whole.logprobs.extend(list("top_logprobs").unwrap_or_default());
+            whole.alternatives.extend(list("top_logprobs").unwrap_or_default());
         }
     }
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::weir::ANY_PORT;
+
 /// A start takes well under a second; a machine under load takes longer.
 const START_MAX: Duration = Duration::from_secs(20);
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -39,8 +41,7 @@ impl Process {
     pub(crate) fn launch(toml: &str, command: impl FnOnce(&std::path::Path) -> Command) -> Self {
         let config = tempfile::tempdir().expect("a temporary folder");
         let path = config.path().join("weir.toml");
-        let toml = format!("serve.listen = [\"127.0.0.1:0\"]\n{toml}");
-        std::fs::write(&path, toml).expect("a writable temporary folder");
+        std::fs::write(&path, format!("{ANY_PORT}{toml}")).expect("a writable temporary folder");
         let mut command = command(&path);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();

@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use weir::app::{self, App};
-use weir::config::Config;
+use weir::config::{Config, Overrides};
 use weir::engine::Saturation;
 
 use super::http;
 
 /// Nothing a test waits for takes longer, unless it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Goes before what a test configures.
+pub(crate) const ANY_PORT: &str = "serve.listen = [\"127.0.0.1:0\"]\n";
 
 /// Between two looks at something that is about to change.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -27,7 +30,9 @@ pub(crate) struct Weir {
 impl Weir {
     /// Starts with what `toml` says, on a free port of the loopback.
     pub(crate) fn start(toml: &str) -> Self {
-        let config = Config::from_toml(&format!("serve.listen = [\"127.0.0.1:0\"]\n{toml}"))
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        std::fs::write(&file, format!("{ANY_PORT}{toml}")).expect("it can be written");
+        let (config, _) = Config::load(Some(file.path()), Overrides::default())
             .unwrap_or_else(|complaints| panic!("{complaints:?}\n{toml}"));
         let runtime =
             Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
