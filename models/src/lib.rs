@@ -3,9 +3,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod chat;
 pub mod fim;
 pub mod sampler;
 pub mod step;
+pub mod text;
+pub mod tokenizer;
 
 /// Weight format, as asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! A weir on a free port, and a client that sees the bytes.
+//! Parts that several tests stand on.
 
+pub(crate) mod cloud;
 pub(crate) mod http;
 pub(crate) mod server;

@@ -1,0 +1,133 @@
+//! One cloud as the dispatcher sees it: its backend, and whether it is worth asking now.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use crate::completion::{CompletionStream, Event, Reason, Refusal};
+
+/// Failures in a row after which a cloud is paused.
+const FAILURES_MAX: u32 = 3;
+/// How long a failing cloud is left alone: long against a connect timeout, short against an outage.
+const PAUSE: Duration = Duration::from_secs(5);
+/// A wrong key or model does not mend itself; asking costs each request a round trip.
+const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(60);
+/// A cloud's own wish to be left alone is believed this far.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+pub(super) struct Row<C> {
+    pub(super) name: Arc<str>,
+    pub(super) backend: C,
+    health: Arc<Health>,
+}
+
+impl<C> Row<C> {
+    pub(super) fn new(name: Arc<str>, backend: C) -> Self {
+        Self { name, backend, health: Arc::default() }
+    }
+
+    pub(super) fn is_paused(&self, now: Instant) -> bool {
+        self.health.state().paused_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether to ask now. After a pause one request tries, and the others wait for its outcome.
+    pub(super) fn admit(&self, now: Instant) -> bool {
+        let mut state = self.health.state();
+        match state.paused_until {
+            None => true,
+            Some(until) if now < until => false,
+            Some(_) => {
+                state.paused_until = Some(now + PAUSE);
+                state.probing = true;
+                true
+            }
+        }
+    }
+
+    /// The cloud gave content, which ends a pause if this was the try at its end. (Another's
+    /// answer does not: a cloud that limits our rate still answers what it took before.)
+    pub(super) fn answered(&self) {
+        let mut state = self.health.state();
+        if std::mem::take(&mut state.probing) {
+            state.paused_until = None;
+        }
+    }
+
+    /// The cloud gave none.
+    pub(super) fn refused(&self, refusal: &Refusal, now: Instant) {
+        self.health.refused(refusal, now);
+        let (cloud, reason) = (&*self.name, refusal.reason.code());
+        match &refusal.reason {
+            Reason::CloudCannot(_) | Reason::CloudBusy | Reason::Deadline => {
+                tracing::debug!(cloud, reason, "the request stays");
+            }
+            _ => {
+                let cause = refusal.source.as_ref().map(tracing::field::display);
+                tracing::warn!(cloud, reason, cause, "the cloud failed");
+            }
+        }
+    }
+
+    /// The stream, whose end counts for or against the cloud.
+    pub(super) fn watch(&self, stream: CompletionStream) -> CompletionStream {
+        let health = self.health.clone();
+        let events = stream.events.inspect(move |event| match event {
+            Event::Failed(refusal) => health.refused(refusal, Instant::now()),
+            Event::Usage(_) => health.state().failures = 0,
+            _ => {}
+        });
+        CompletionStream { events: Box::pin(events), ..stream }
+    }
+}
+
+#[derive(Default)]
+struct Health(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// Failures since the last answer that ended well.
+    failures: u32,
+    paused_until: Option<Instant>,
+    /// A request is out to see whether a pause may end.
+    probing: bool,
+}
+
+impl Health {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self, refusal: &Refusal, now: Instant) {
+        let mut state = self.state();
+        let probed = std::mem::take(&mut state.probing);
+        if matches!(refusal.reason, Reason::CloudCannot(_) | Reason::CloudBusy) {
+            // Nothing was sent, so nothing was learnt: the next request may try.
+            if probed {
+                state.paused_until = Some(now);
+            }
+            return;
+        }
+        if is_failure(&refusal.reason) {
+            state.failures = state.failures.saturating_add(1);
+        }
+        let pause = match (&refusal.reason, refusal.retry_after) {
+            (_, Some(wish)) => Some(wish.min(PAUSE_MAX)),
+            (Reason::CloudStatus(401..=404), None) => Some(PAUSE_MISCONFIGURED),
+            _ => (state.failures >= FAILURES_MAX).then_some(PAUSE),
+        };
+        if let Some(pause) = pause {
+            state.paused_until = state.paused_until.max(Some(now + pause));
+        }
+    }
+}
+
+/// Whether the cloud is at fault, and not the request or the client's patience.
+fn is_failure(reason: &Reason) -> bool {
+    match reason {
+        Reason::CloudUnreachable | Reason::CloudTimeout | Reason::CloudGarbage => true,
+        Reason::CloudStatus(status) => !matches!(status, 400 | 413 | 422),
+        _ => false,
+    }
+}
