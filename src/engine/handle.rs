@@ -1,0 +1,387 @@
+//! The side of the engine that others hold: requests in, events out.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use futures_util::Stream;
+use models::text::{STOP_STRINGS_MAX, StopStrings};
+use models::tokenizer::Tokenizer;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::Health;
+use super::message::{
+    Command, SequenceEvent, SequenceId, SequenceRules, SequenceSpec, Submission, events_max,
+};
+use super::place::{Place, Places};
+use super::prompt::{Prompt, Prompts};
+use super::saturation::Saturation;
+use crate::completion::{
+    Backend, CompletionRequest, CompletionStream, Event, Input, Reason, Refusal, Usage,
+};
+use crate::telemetry::Telemetry;
+
+/// Prompts tokenised at once. A long one takes milliseconds, and the cores belong to the device.
+const TOKENISE_MAX: usize = 4;
+/// Least time after which asking a full engine again makes sense.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+
+pub(super) const FAILED: &str = "The engine failed.";
+
+/// Sends work to the engine's thread. Cheap to clone; the thread ends with the last one.
+#[derive(Clone)]
+pub struct EngineHandle {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    inbox: SyncSender<Command>,
+    places: Arc<Places>,
+    health: watch::Receiver<Health>,
+    prompts: Arc<Prompts>,
+    model: Arc<str>,
+    telemetry: Arc<Telemetry>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    draining: AtomicBool,
+    next_id: AtomicU64,
+    tokenise: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        inbox: SyncSender<Command>,
+        places: Arc<Places>,
+        health: watch::Receiver<Health>,
+        prompts: Prompts,
+        model: Arc<str>,
+        telemetry: Arc<Telemetry>,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        Self {
+            inbox,
+            places,
+            health,
+            prompts: Arc::new(prompts),
+            model,
+            telemetry,
+            thread: Mutex::new(Some(thread)),
+            draining: AtomicBool::new(false),
+            next_id: AtomicU64::new(0),
+            tokenise: Arc::new(Semaphore::new(TOKENISE_MAX)),
+        }
+    }
+}
+
+impl EngineHandle {
+    pub(super) fn new(shared: Shared) -> Self {
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// How much work is ahead of a new request, and the numbers behind it.
+    pub fn saturation(&self) -> &Saturation {
+        &self.shared.places.saturation
+    }
+
+    /// The model's id.
+    pub fn model(&self) -> &Arc<str> {
+        &self.shared.model
+    }
+
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.shared.prompts.tokenizer
+    }
+
+    /// Most tokens of prompt and completion together.
+    pub fn context(&self) -> usize {
+        self.shared.prompts.context
+    }
+
+    /// Whether the model fills in the middle; if not it completes prefixes.
+    pub fn has_fim(&self) -> bool {
+        self.shared.prompts.fim.is_some()
+    }
+
+    pub fn has_chat(&self) -> bool {
+        self.shared.prompts.chat.is_some()
+    }
+
+    /// Whether a token was generated and the engine is alive.
+    pub fn ready(&self) -> bool {
+        self.health() == Health::Ready
+    }
+
+    /// Waits for the first token.
+    pub async fn started(&self) -> Result<(), Refusal> {
+        let mut health = self.shared.health.clone();
+        // The thread says how it ended before it lets go of its end, so an error is no news.
+        let _ended = health.wait_for(|health| *health != Health::Starting).await;
+        if self.ready() { Ok(()) } else { Err(Refusal::new(Reason::EngineFailed, FAILED)) }
+    }
+
+    /// Refuses new requests from now on; what was let in goes on.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+    }
+
+    /// Returns when nothing runs or waits any more.
+    pub async fn drained(&self) {
+        self.shared.places.emptied().await;
+    }
+
+    /// Ends the engine's thread and waits for it: at most one step. What still runs fails.
+    pub fn stop(&self) {
+        self.drain();
+        let thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // The inbox has room for one command to stop; a thread that ended needs none.
+            let _ended = self.shared.inbox.try_send(Command::Stop);
+            let _panicked = thread.join();
+        }
+    }
+
+    fn health(&self) -> Health {
+        *self.shared.health.borrow()
+    }
+
+    fn check_open(&self, request: &CompletionRequest) -> Result<(), Refusal> {
+        let health = self.health();
+        if self.shared.draining.load(Ordering::Acquire) || health == Health::Stopped {
+            return Err(Refusal::new(Reason::Draining, "The server is going down."));
+        }
+        if health == Health::Failed {
+            return Err(Refusal::new(Reason::EngineFailed, FAILED));
+        }
+        if request.deadline.is_some_and(|deadline| deadline <= tokio::time::Instant::now()) {
+            return Err(Refusal::new(Reason::Deadline, "The request's deadline has passed."));
+        }
+        let places = self.shared.places.max();
+        if request.n == 0 || request.n as usize > places {
+            let reason = Reason::Invalid { param: Some("n") };
+            return Err(Refusal::new(reason, format!("n must be 1 to {places}.")));
+        }
+        Ok(())
+    }
+
+    fn reserve(&self, request: &CompletionRequest) -> Result<Vec<Place>, Refusal> {
+        let places = self.shared.places.reserve(request.n as usize).ok_or_else(|| {
+            let ahead = Duration::from_secs_f64(self.saturation().work_ahead_ms() / 1e3);
+            Refusal::new(Reason::QueueFull, "The queue is full; try again later.")
+                .with_retry_after(ahead.max(RETRY_MIN))
+        });
+        let mut places = places?;
+        // One prompt, whatever the number of choices: it is computed once.
+        places[0].announce(self.shared.prompts.estimate(&request.input));
+        Ok(places)
+    }
+
+    /// Renders and tokenises off the async threads, a few at a time; those that wait for their
+    /// turn have a place already.
+    async fn tokenise(&self, request: &Arc<CompletionRequest>) -> Result<Prompt, Refusal> {
+        let turn = Arc::clone(&self.shared.tokenise).acquire_owned().await;
+        let turn = turn.expect("the semaphore is never closed");
+        let (prompts, request) = (Arc::clone(&self.shared.prompts), Arc::clone(request));
+        let prompt = tokio::task::spawn_blocking(move || {
+            let prompt = prompts.prompt(&request);
+            drop(turn);
+            prompt
+        });
+        prompt.await.unwrap_or_else(|error| {
+            Err(Refusal::new(Reason::EngineFailed, "The prompt could not be tokenised.")
+                .with_source(error))
+        })
+    }
+
+    fn rules(&self, request: &CompletionRequest) -> Result<SequenceRules, Refusal> {
+        let stop = &request.stop;
+        let prompts = &self.shared.prompts;
+        let fim = prompts.fim.as_ref().filter(|_| matches!(request.input, Input::Fim(_)));
+        let mut stop_ids = stop.token_ids.clone();
+        let mut strings: Vec<&str> = stop.strings.iter().map(String::as_str).collect();
+        if !stop.ignore_eos {
+            stop_ids.extend(&prompts.eos);
+            stop_ids.extend(fim.into_iter().flat_map(|fim| fim.stop_ids()));
+            let room = STOP_STRINGS_MAX.saturating_sub(strings.len());
+            strings.extend(fim.into_iter().flat_map(|fim| fim.stop_texts()).take(room));
+        }
+        stop_ids.sort_unstable();
+        stop_ids.dedup();
+        let stop_strings = StopStrings::new(&strings).map_err(|error| {
+            Refusal::new(Reason::Invalid { param: Some("stop") }, format!("Bad stop: {error}."))
+        })?;
+        Ok(SequenceRules {
+            sampling: request.sampling.clone(),
+            stop_strings: Arc::new(stop_strings),
+            stop_ids,
+            min_tokens: stop.min_tokens as usize,
+            logprobs: request.logprobs.map(|count| count as usize),
+            echo: request.echo,
+        })
+    }
+
+    /// Sends the choices of a request, each its own sequence.
+    fn submit(
+        &self,
+        request: &CompletionRequest,
+        prompt: Prompt,
+        rules: SequenceRules,
+        places: Vec<Place>,
+    ) -> Result<Answer, Refusal> {
+        let choices = u64::from(request.n);
+        let first = self.shared.next_id.fetch_add(choices, Ordering::Relaxed);
+        let (reply, events) = mpsc::channel(events_max(prompt.max_tokens) * request.n as usize);
+        let time_left = request
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(tokio::time::Instant::now()));
+        let first_choice = SequenceSpec {
+            id: SequenceId(first),
+            choice: 0,
+            prompt: prompt.ids.into(),
+            max_tokens: prompt.max_tokens,
+            rules: Arc::new(rules),
+            seed: request.sampling.seed.unwrap_or_else(|| fastrand::u64(..)),
+            priority: request.priority,
+            tenant: request.tenant,
+            time_left,
+        };
+        let submitted = Instant::now();
+        for (choice, place) in (0..request.n).zip(places) {
+            let id = SequenceId(first + u64::from(choice));
+            let spec = SequenceSpec { id, choice, ..first_choice.clone() };
+            let submission = Submission { spec, reply: reply.clone(), place, submitted };
+            self.shared.inbox.try_send(Command::Submit(Box::new(submission))).map_err(|error| {
+                match error {
+                    TrySendError::Disconnected(_) => Refusal::new(Reason::EngineFailed, FAILED),
+                    TrySendError::Full(_) => {
+                        Refusal::new(Reason::QueueFull, "The queue is full; try again later.")
+                    }
+                }
+            })?;
+        }
+        let echo = request.echo.then_some(prompt.text);
+        Ok(Answer::new(Arc::clone(&self.shared), events, &first_choice, request.n).with_echo(echo))
+    }
+}
+
+impl Backend for EngineHandle {
+    async fn complete(&self, request: Arc<CompletionRequest>) -> Result<CompletionStream, Refusal> {
+        self.check_open(&request)?;
+        let rules = self.rules(&request)?;
+        let mut places = self.reserve(&request)?;
+        let prompt = self.tokenise(&request).await?;
+        places[0].announce(prompt.ids.len());
+        let truncated = prompt.truncated;
+        let answer = self.submit(&request, prompt, rules, places)?;
+        let model = Arc::clone(&self.shared.model);
+        Ok(CompletionStream { model, truncated, events: Box::pin(answer) })
+    }
+}
+
+/// The events of a request's sequences as they come. Dropping it cancels those that run.
+struct Answer {
+    shared: Arc<Shared>,
+    events: mpsc::Receiver<SequenceEvent>,
+    first: SequenceId,
+    /// Whether each choice still runs: `[n]`.
+    open: Vec<bool>,
+    /// What `echo` says of the prompt.
+    echo: Option<String>,
+    usage: Usage,
+    state: AnswerState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AnswerState {
+    Open,
+    /// It failed, and said so.
+    Failed,
+    /// Usage was reported.
+    Complete,
+}
+
+impl Answer {
+    fn new(
+        shared: Arc<Shared>,
+        events: mpsc::Receiver<SequenceEvent>,
+        first: &SequenceSpec,
+        choices: u32,
+    ) -> Self {
+        // Cached tokens are the least that any choice found: a sibling's work is no cache.
+        let usage = Usage {
+            prompt_tokens: first.prompt.len() as u64,
+            cached_tokens: u64::MAX,
+            completion_tokens: 0,
+        };
+        let open = vec![true; choices as usize];
+        Self { shared, events, first: first.id, open, echo: None, usage, state: AnswerState::Open }
+    }
+
+    fn with_echo(mut self, text: Option<String>) -> Self {
+        self.echo = text;
+        self
+    }
+
+    fn translate(&mut self, event: SequenceEvent) -> Event {
+        match event {
+            SequenceEvent::PromptRead { choice, tokens } => {
+                Event::Prompt { choice, text: self.echo.clone().unwrap_or_default(), tokens }
+            }
+            SequenceEvent::Chunk(chunk) => Event::Chunk(chunk),
+            SequenceEvent::Finished { choice, reason, cached, generated } => {
+                self.open[choice as usize] = false;
+                self.usage.completion_tokens += generated as u64;
+                self.usage.cached_tokens = self.usage.cached_tokens.min(cached as u64);
+                Event::Finished { choice, reason }
+            }
+            SequenceEvent::Failed { reason, message } => self.fail(Refusal::new(reason, message)),
+        }
+    }
+
+    fn fail(&mut self, refusal: Refusal) -> Event {
+        self.state = AnswerState::Failed;
+        Event::Failed(refusal)
+    }
+}
+
+impl Stream for Answer {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        let answer = &mut *self;
+        if answer.state != AnswerState::Open {
+            return Poll::Ready(None);
+        }
+        if !answer.open.contains(&true) {
+            answer.state = AnswerState::Complete;
+            return Poll::Ready(Some(Event::Usage(answer.usage)));
+        }
+        Poll::Ready(Some(match ready!(answer.events.poll_recv(context)) {
+            Some(event) => answer.translate(event),
+            // The engine's thread is gone, and took the other end with it.
+            None => answer.fail(Refusal::new(Reason::EngineFailed, FAILED)),
+        }))
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if self.state == AnswerState::Complete || !self.open.contains(&true) {
+            return;
+        }
+        if self.state == AnswerState::Open {
+            self.shared.telemetry.cancelled.increment(1);
+        }
+        // Once all sequences have let go of the reply there is nothing left to cancel.
+        if self.events.is_closed() {
+            return;
+        }
+        let ids = (self.first.0..).map(SequenceId).zip(&self.open);
+        for (id, _) in ids.filter(|(_, open)| **open) {
+            // A full inbox cannot be; and without the command the closed reply ends it.
+            let _unneeded = self.shared.inbox.try_send(Command::Cancel(id));
+        }
+    }
+}

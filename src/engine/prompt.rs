@@ -1,0 +1,205 @@
+//! From a request's input to token ids that fit.
+
+use std::sync::Arc;
+
+use models::chat::{ChatTemplate, Message};
+use models::fim::{ExtraText, FimError, FimTemplate, FimText, precut};
+use models::tokenizer::{Tokenizer, TokenizerError};
+
+use crate::completion::{ChatMessage, CompletionRequest, FimInput, Input, Reason, Refusal};
+
+/// A prefix without FIM tokens is cut in steps of one such part of the room, so that the cut
+/// stays where it is for many keystrokes and the cached prefix stays valid.
+const CUT_PARTS: usize = 8;
+/// Part of the context that a FIM prompt leaves free when the request names no `max_tokens`.
+const FIM_OUTPUT_PART: usize = 4;
+
+/// How a model wants to be spoken to.
+pub(super) struct Prompts {
+    pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) fim: Option<FimTemplate>,
+    pub(super) chat: Option<ChatTemplate>,
+    /// The model's ends of text.
+    pub(super) eos: Vec<u32>,
+    /// Ids that the model has.
+    pub(super) vocab: usize,
+    /// Most tokens of prompt and answer together.
+    pub(super) context: usize,
+}
+
+/// A prompt that fits.
+#[derive(Debug)]
+pub(super) struct Prompt {
+    /// At least one.
+    pub(super) ids: Vec<u32>,
+    /// What `echo` says.
+    pub(super) text: String,
+    pub(super) truncated: bool,
+    /// Tokens that may be generated; 0 only if none were asked for.
+    pub(super) max_tokens: usize,
+}
+
+impl Prompts {
+    /// Renders, tokenises and checks. Takes time in proportion to the input.
+    pub(super) fn prompt(&self, request: &CompletionRequest) -> Result<Prompt, Refusal> {
+        let (mut ids, truncated) = match &request.input {
+            Input::Text(text) => (self.tokenizer.encode_prompt(text).map_err(untokenised)?, false),
+            Input::Tokens(ids) => (ids.clone(), false),
+            Input::Chat(messages) => (self.conversation(messages)?, false),
+            Input::Fim(input) => self.middle(input, request.max_tokens)?,
+        };
+        if ids.is_empty() {
+            // nothing to go on from: what the model knows as a beginning
+            ids.extend(self.tokenizer.bos().or(self.eos.first().copied()));
+        }
+        self.check_ids(&ids)?;
+        let max_tokens = self.max_tokens(ids.len(), request.max_tokens)?;
+        let text = if request.echo { self.echo(&request.input, &ids) } else { String::new() };
+        Ok(Prompt { ids, text, truncated, max_tokens })
+    }
+
+    /// A first guess at the number of tokens, before they are counted.
+    pub(super) fn estimate(&self, input: &Input) -> usize {
+        /// Bytes of code in a token, about.
+        const BYTES: usize = 3;
+        let tokens = match input {
+            Input::Text(text) => text.len() / BYTES,
+            Input::Tokens(ids) => ids.len(),
+            Input::Fim(input) => (input.prefix.len() + input.suffix.len()) / BYTES,
+            Input::Chat(messages) => messages.iter().map(|m| m.content.len() / BYTES).sum(),
+        };
+        tokens.min(self.context)
+    }
+
+    fn check_ids(&self, ids: &[u32]) -> Result<(), Refusal> {
+        let invalid =
+            |message: String| Err(Refusal::new(Reason::Invalid { param: Some("prompt") }, message));
+        if ids.is_empty() {
+            return invalid("The prompt is empty.".into());
+        }
+        match ids.iter().find(|&&id| id as usize >= self.vocab) {
+            Some(id) => invalid(format!(
+                "Token id {id} is out of range: the model has the ids 0 to {}.",
+                self.vocab - 1
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn max_tokens(&self, prompt: usize, asked: Option<u32>) -> Result<usize, Refusal> {
+        let asked = asked.map_or(usize::MAX, |asked| asked as usize);
+        let room = self.context.saturating_sub(prompt);
+        if prompt > self.context || (room == 0 && asked > 0) {
+            return Err(too_long(format!(
+                "The prompt has {prompt} tokens; prompt and completion together may have {}.",
+                self.context
+            )));
+        }
+        Ok(asked.min(room))
+    }
+
+    fn conversation(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, Refusal> {
+        let Some(template) = &self.chat else {
+            return Err(Refusal::new(
+                Reason::Unsupported,
+                "This model has no chat template; use the completions route.",
+            ));
+        };
+        let messages: Vec<Message<'_>> = messages
+            .iter()
+            .map(|message| Message { role: &message.role, content: &message.content })
+            .collect();
+        let text = template.render(&messages).map_err(|error| {
+            let reason = Reason::Invalid { param: Some("messages") };
+            Refusal::new(reason, sentence(&error)).with_source(error)
+        })?;
+        self.tokenizer.encode_special(&text).map_err(untokenised)
+    }
+
+    fn middle(
+        &self,
+        input: &FimInput,
+        max_tokens: Option<u32>,
+    ) -> Result<(Vec<u32>, bool), Refusal> {
+        let output = max_tokens.map_or(self.context / FIM_OUTPUT_PART, |asked| asked as usize);
+        // however much output is asked for, half of the context is for the text at the cursor
+        let budget = self.context - output.min(self.context / 2);
+        let Some(template) = &self.fim else { return self.prefix_only(input, budget) };
+        let extras: Vec<ExtraText<'_>> = input
+            .extra
+            .iter()
+            .map(|extra| ExtraText { path: &extra.path, text: &extra.text })
+            .collect();
+        let text = FimText {
+            prefix: &input.prefix,
+            suffix: &input.suffix,
+            path: input.path.as_deref(),
+            repository: input.repository.as_deref(),
+            extras: &extras,
+        };
+        let pieces = template.tokenise(&self.tokenizer, &text, self.context).map_err(unfilled)?;
+        let rendered = template.render(&pieces, budget).map_err(unfilled)?;
+        Ok((rendered.ids, rendered.truncated))
+    }
+
+    /// A model without FIM tokens still goes on from a prefix.
+    fn prefix_only(&self, input: &FimInput, budget: usize) -> Result<(Vec<u32>, bool), Refusal> {
+        if !input.suffix.is_empty() {
+            return Err(Refusal::new(
+                Reason::Unsupported,
+                "This model cannot fill in the middle; it completes a prefix without a suffix.",
+            ));
+        }
+        let (prefix, _, cut) = precut(&input.prefix, "", self.context);
+        let ids = self.tokenizer.encode(prefix).map_err(untokenised)?;
+        let bos = self.tokenizer.bos();
+        let room = budget.saturating_sub(usize::from(bos.is_some()));
+        let step = (room / CUT_PARTS).max(1);
+        let dropped = (ids.len().saturating_sub(room).div_ceil(step) * step).min(ids.len());
+        Ok((bos.into_iter().chain(ids[dropped..].iter().copied()).collect(), cut || dropped > 0))
+    }
+
+    fn echo(&self, input: &Input, ids: &[u32]) -> String {
+        match input {
+            Input::Text(text) => text.clone(),
+            Input::Fim(input) => input.prefix.clone(),
+            Input::Tokens(_) | Input::Chat(_) => {
+                let bytes: Vec<u8> =
+                    ids.iter().flat_map(|&id| self.tokenizer.bytes(id)).copied().collect();
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
+        }
+    }
+}
+
+fn too_long(message: String) -> Refusal {
+    Refusal::new(Reason::ContextLength, message)
+}
+
+fn untokenised(error: TokenizerError) -> Refusal {
+    match error {
+        TokenizerError::TooLong { .. } => too_long(sentence(&error)),
+        error => Refusal::new(
+            Reason::Invalid { param: Some("prompt") },
+            "The prompt cannot be tokenised.",
+        )
+        .with_source(error),
+    }
+}
+
+fn unfilled(error: FimError) -> Refusal {
+    match error {
+        FimError::Tokenizer(error) => untokenised(error),
+        FimError::Budget { .. } => too_long(sentence(&error)),
+        error => Refusal::new(Reason::Unsupported, "This model cannot fill in the middle here.")
+            .with_source(error),
+    }
+}
+
+/// An error's public words as a sentence.
+fn sentence(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| first.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), chars.as_str())
+}

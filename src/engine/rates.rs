@@ -1,0 +1,101 @@
+//! How fast this machine is, measured from the steps it runs.
+
+use std::time::Duration;
+
+use super::scheduler::StepRows;
+
+/// Weight of a new measurement: half of what is known dates from the last three full ones.
+const WEIGHT: f64 = 0.2;
+/// A chunk of fewer prefill rows than this says less about the speed of prefill and weighs less.
+const FULL_ROWS: f64 = 32.0;
+/// Prefill rows that a step with prefill in it may always have, so that the slowest machine
+/// progresses. One block.
+pub(super) const PREFILL_ROWS_MIN: usize = 16;
+/// Share of a mixed step that prefill takes at least, when the decodes' part is subtracted.
+const PREFILL_SHARE_MIN: f64 = 0.1;
+/// Generated tokens of a sequence, before one has ended. A few lines of code.
+const SEQUENCE_TOKENS_FIRST: f64 = 32.0;
+
+/// Moving averages of the engine's speed. Times are milliseconds.
+#[derive(Clone, Debug)]
+pub(super) struct Rates {
+    /// A step with prefill in it should take no longer.
+    step_ms_max: f64,
+    decode_row_ms: Average,
+    /// Of prefill alone: what a step's budget is made of.
+    prefill_row_ms: Average,
+    /// Of whole steps, decodes included, by prefill row: what somebody who waits experiences.
+    prefill_wait_ms: Average,
+    sequence_tokens: Average,
+}
+
+impl Rates {
+    pub(super) fn new(step_ms_max: u32) -> Self {
+        Self {
+            step_ms_max: f64::from(step_ms_max),
+            decode_row_ms: Average::default(),
+            prefill_row_ms: Average::default(),
+            prefill_wait_ms: Average::default(),
+            sequence_tokens: Average(Some(SEQUENCE_TOKENS_FIRST)),
+        }
+    }
+
+    /// Takes in how long one step took.
+    pub(super) fn record(&mut self, rows: StepRows, took: Duration) {
+        let took_ms = took.as_secs_f64() * 1e3;
+        let (decode_rows, prefill_rows) = (rows.decodes as f64, rows.prefills as f64);
+        if rows.prefills == 0 {
+            self.decode_row_ms.update(took_ms / decode_rows.max(1.0), WEIGHT);
+            return;
+        }
+        let weight = WEIGHT * (prefill_rows / FULL_ROWS).min(1.0);
+        let decode_ms = decode_rows * self.decode_row_ms.get();
+        let prefill_ms = (took_ms - decode_ms).max(took_ms * PREFILL_SHARE_MIN);
+        self.prefill_row_ms.update(prefill_ms / prefill_rows, weight);
+        self.prefill_wait_ms.update(took_ms / prefill_rows, weight);
+    }
+
+    /// Takes in how many tokens a sequence generated until its end.
+    pub(super) fn record_sequence(&mut self, generated: usize) {
+        self.sequence_tokens.update(generated as f64, WEIGHT);
+    }
+
+    /// How many prefill rows fit in a step beside so many decodes.
+    pub(super) fn prefill_rows(&self, decodes: usize) -> usize {
+        let left_ms = self.step_ms_max - decodes as f64 * self.decode_row_ms.get();
+        let rows = left_ms / self.prefill_row_ms.get().max(f64::MIN_POSITIVE);
+        // A cast from float saturates: no measurement yet means no bound but the device's.
+        (rows as usize).max(PREFILL_ROWS_MIN)
+    }
+
+    /// Milliseconds that a prompt token in the queue takes, decodes beside it included.
+    pub(super) fn prefill_wait_ms(&self) -> f64 {
+        self.prefill_wait_ms.get()
+    }
+
+    /// Milliseconds between two generated tokens of any sequences.
+    pub(super) fn decode_row_ms(&self) -> f64 {
+        self.decode_row_ms.get()
+    }
+
+    pub(super) fn sequence_tokens(&self) -> f64 {
+        self.sequence_tokens.get()
+    }
+}
+
+/// An exponentially weighted average; the first value stands by itself.
+#[derive(Clone, Copy, Debug, Default)]
+struct Average(Option<f64>);
+
+impl Average {
+    fn get(self) -> f64 {
+        self.0.unwrap_or(0.0)
+    }
+
+    fn update(&mut self, value: f64, weight: f64) {
+        self.0 = Some(match self.0 {
+            None => value,
+            Some(old) => old + weight * (value - old),
+        });
+    }
+}

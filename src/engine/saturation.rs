@@ -1,0 +1,161 @@
+//! How much work is ahead of a new request, as atomics anybody may read at any time.
+//!
+//! ```text
+//! work_ahead_ms = prompt tokens still to be prefilled (running, waiting, arriving)
+//!                   x milliseconds per prefilled token
+//!               + sequences that must end before there is a slot (and blocks) for one more
+//!                   x mean tokens of a sequence x milliseconds per generated token
+//! ```
+//!
+//! Milliseconds per generated token count the tokens of all running sequences together, so
+//! that "mean tokens x milliseconds per token" is the time between two ends. A request's own
+//! prefill is not part of it: an idle box is exactly 0, however slow it is. What has been let in
+//! but has not reached the engine's thread yet counts too, so a burst is seen while it arrives.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::blocks::BlockCounts;
+
+/// The published state of the engine. Written by its thread after every step and by each
+/// arrival; the numbers are read one by one, so two of them may be a step apart.
+#[derive(Debug, Default)]
+pub struct Saturation {
+    slots: AtomicUsize,
+    /// Sequences that may run at once now: the slots, or what runs when the blocks are used up.
+    seats: AtomicUsize,
+    running: AtomicUsize,
+    waiting: AtomicUsize,
+    /// Prompt tokens of running and waiting sequences that no step has computed yet.
+    prefill_tokens: AtomicUsize,
+    /// Sequences let in that the engine's thread has not seen yet, and their prompt tokens.
+    arriving: AtomicUsize,
+    arriving_tokens: AtomicUsize,
+    prefill_wait_ms: AtomicF64,
+    decode_row_ms: AtomicF64,
+    sequence_tokens: AtomicF64,
+    blocks_referenced: AtomicUsize,
+    blocks_cached: AtomicUsize,
+    blocks_total: AtomicUsize,
+}
+
+/// What the engine's thread publishes after a step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Load {
+    /// Sequences that may run at once: the slots, or fewer when there are no blocks for more.
+    pub(super) seats: usize,
+    pub(super) running: usize,
+    pub(super) waiting: usize,
+    pub(super) prefill_tokens: usize,
+    pub(super) blocks: BlockCounts,
+}
+
+impl Saturation {
+    pub(super) fn new(slots: usize) -> Self {
+        Self { slots: AtomicUsize::new(slots), seats: AtomicUsize::new(slots), ..Self::default() }
+    }
+
+    /// Milliseconds of work ahead of a new request.
+    pub fn work_ahead_ms(&self) -> f64 {
+        let prefill_tokens = get(&self.prefill_tokens) + get(&self.arriving_tokens);
+        let sequences = self.running() + self.waiting();
+        let ends_first = (sequences + 1).saturating_sub(get(&self.seats));
+        let prefill_ms = prefill_tokens as f64 * self.prefill_wait_ms.get();
+        let ends_ms = ends_first as f64 * self.sequence_tokens.get() * self.decode_row_ms.get();
+        prefill_ms + ends_ms
+    }
+
+    /// Sequences in the batch.
+    pub fn running(&self) -> usize {
+        get(&self.running)
+    }
+
+    /// Sequences in the queue, those on their way to it included.
+    pub fn waiting(&self) -> usize {
+        get(&self.waiting) + get(&self.arriving)
+    }
+
+    /// Slots: room for one running sequence each.
+    pub fn slots_total(&self) -> usize {
+        get(&self.slots)
+    }
+
+    pub fn slots_free(&self) -> usize {
+        self.slots_total().saturating_sub(self.running())
+    }
+
+    /// Prompt tokens that are still to be computed.
+    pub fn waiting_prefill_tokens(&self) -> usize {
+        get(&self.prefill_tokens) + get(&self.arriving_tokens)
+    }
+
+    /// Prompt tokens a second, as measured; 0 before the first measurement.
+    pub fn prefill_rate(&self) -> f64 {
+        rate(self.prefill_wait_ms.get())
+    }
+
+    /// Generated tokens a second of all sequences together, as measured.
+    pub fn decode_rate(&self) -> f64 {
+        rate(self.decode_row_ms.get())
+    }
+
+    /// KV blocks that sequences hold, that are kept for their prefix, and that exist.
+    pub fn blocks(&self) -> BlockCounts {
+        let (referenced, cached) = (get(&self.blocks_referenced), get(&self.blocks_cached));
+        let total = get(&self.blocks_total);
+        BlockCounts { free: total.saturating_sub(referenced + cached), referenced, cached, total }
+    }
+
+    pub(super) fn publish_load(&self, load: Load) {
+        set(&self.seats, load.seats);
+        set(&self.running, load.running);
+        set(&self.waiting, load.waiting);
+        set(&self.prefill_tokens, load.prefill_tokens);
+        set(&self.blocks_referenced, load.blocks.referenced);
+        set(&self.blocks_cached, load.blocks.cached);
+        set(&self.blocks_total, load.blocks.total);
+    }
+
+    pub(super) fn publish_rates(&self, rates: &super::rates::Rates) {
+        self.prefill_wait_ms.set(rates.prefill_wait_ms());
+        self.decode_row_ms.set(rates.decode_row_ms());
+        self.sequence_tokens.set(rates.sequence_tokens());
+    }
+
+    pub(super) fn arriving(&self, sequences: usize, tokens: usize) {
+        self.arriving.fetch_add(sequences, Ordering::Relaxed);
+        self.arriving_tokens.fetch_add(tokens, Ordering::Relaxed);
+    }
+
+    /// The engine's thread has seen them, or they will not come.
+    pub(super) fn arrived(&self, sequences: usize, tokens: usize) {
+        self.arriving.fetch_sub(sequences, Ordering::Relaxed);
+        self.arriving_tokens.fetch_sub(tokens, Ordering::Relaxed);
+    }
+}
+
+// Relaxed: nobody derives the content of other memory from these numbers.
+fn get(number: &AtomicUsize) -> usize {
+    number.load(Ordering::Relaxed)
+}
+
+fn set(number: &AtomicUsize, value: usize) {
+    number.store(value, Ordering::Relaxed);
+}
+
+fn rate(ms: f64) -> f64 {
+    if ms > 0.0 { 1e3 / ms } else { 0.0 }
+}
+
+/// An f64 kept as its bits.
+#[derive(Debug, Default)]
+struct AtomicF64(AtomicU64);
+
+impl AtomicF64 {
+    fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,382 @@
+//! One running choice: all state of a request that is not in the KV cache.
+
+use std::time::Instant;
+
+use models::sampler::{self, History, Plan, Scratch, Uniform};
+use models::step::Row;
+use models::text::{Progress, TextAssembler};
+use models::tokenizer::Tokenizer;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::message::{SequenceEvent, SequenceId, SequenceSpec, Submission};
+use crate::completion::{Chunk, FinishReason, Priority, Reason, TokenLogprob};
+
+/// Where a sequence stands in line: by arrival, each class with a head start. So a class goes
+/// before the ones under it, and yet nobody waits for more than so many later arrivals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    turn: u64,
+    pub(super) id: SequenceId,
+}
+
+/// Later arrivals of a better class that go before a chat. Eight full batches of 8 slots.
+const CHAT_BEHIND: u64 = 64;
+/// Later arrivals of a better class that go before a batch job. A full default queue.
+const BATCH_BEHIND: u64 = 256;
+
+impl Rank {
+    pub(super) fn new(id: SequenceId, priority: Priority) -> Self {
+        let behind = match priority {
+            Priority::Completion => 0,
+            Priority::Chat => CHAT_BEHIND,
+            Priority::Batch => BATCH_BEHIND,
+        };
+        Self { turn: id.0 + behind, id }
+    }
+
+    /// As if it had arrived so many turns later.
+    pub(super) fn later_by(self, turns: u64) -> Self {
+        Self { turn: self.turn + turns, ..self }
+    }
+
+    /// The ranks a sequence of this id may have.
+    pub(super) fn of(id: SequenceId) -> [Self; 3] {
+        [Priority::Completion, Priority::Chat, Priority::Batch].map(|class| Self::new(id, class))
+    }
+}
+
+/// What keeps a waiting sequence from running although a slot is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Nothing, as far as is known.
+    No,
+    /// Too few blocks, when the scheduler had counted so many releases.
+    NoRoom(u64),
+    /// Another sequence is computing this one's prompt, up to this token; taking it from the
+    /// prefix cache then is cheaper than doing it twice.
+    Follows { leader: SequenceId, reach: usize },
+}
+
+/// Why a sequence ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Finished(FinishReason),
+    Failed(Reason, &'static str),
+    /// Nobody reads any more.
+    Cancelled,
+}
+
+/// Buffers for sampling on the host, shared by all sequences.
+#[derive(Debug)]
+pub(super) struct HostSampler {
+    scratch: Scratch,
+    /// A row's logits after penalties: `[vocab]`.
+    penalised: Vec<f32>,
+    top: Vec<(u32, f32)>,
+}
+
+impl HostSampler {
+    pub(super) fn new(vocab: usize) -> Self {
+        let penalised = Vec::with_capacity(vocab);
+        Self { scratch: Scratch::new(vocab), penalised, top: Vec::new() }
+    }
+}
+
+/// A chosen token and what is reported of it.
+struct Chosen {
+    id: u32,
+    logprob: f32,
+    stop: bool,
+}
+
+pub(super) struct Sequence {
+    submission: Submission,
+    pub(super) rank: Rank,
+    pub(super) deadline: Option<Instant>,
+    /// Prompt, then generated: all ids known. The last generated one has not run.
+    pub(super) tokens: Vec<u32>,
+    /// How many of `tokens` are in the KV cache.
+    pub(super) computed: usize,
+    /// The sequence's blocks in order; the scheduler draws and returns them.
+    pub(super) blocks: Vec<u32>,
+    /// Blocks that it may still draw.
+    pub(super) promised: usize,
+    /// Full blocks that are in the prefix cache.
+    pub(super) published: usize,
+    /// Prompt tokens found in the prefix cache; before admission, how many will be.
+    pub(super) cached: usize,
+    pub(super) wait: Wait,
+    /// Sequences that were admitted past this one while there was no room for it.
+    pub(super) passed_by: u32,
+    uniform: Uniform,
+    history: Option<History>,
+    text: TextAssembler,
+    /// Bytes of generated tokens less bytes of text sent: what is held back.
+    held: usize,
+    /// Tokens whose text has not been sent; or, while it is read, those of the prompt.
+    reported: Vec<TokenLogprob>,
+}
+
+impl Sequence {
+    pub(super) fn new(submission: Submission) -> Self {
+        let spec = &submission.spec;
+        let rules = &spec.rules;
+        let mut tokens = Vec::with_capacity(spec.prompt.len() + spec.max_tokens);
+        tokens.extend_from_slice(&spec.prompt);
+        let history =
+            rules.sampling.needs_history().then(|| History::new(&spec.prompt, spec.max_tokens));
+        Self {
+            rank: Rank::new(spec.id, spec.priority),
+            deadline: spec.time_left.map(|left| submission.submitted + left),
+            tokens,
+            computed: 0,
+            blocks: Vec::new(),
+            promised: 0,
+            published: 0,
+            cached: 0,
+            wait: Wait::No,
+            passed_by: 0,
+            uniform: Uniform::new(spec.seed, spec.choice),
+            history,
+            text: TextAssembler::new(rules.stop_strings.clone()),
+            held: 0,
+            reported: Vec::new(),
+            submission,
+        }
+    }
+
+    pub(super) fn spec(&self) -> &SequenceSpec {
+        &self.submission.spec
+    }
+
+    pub(super) fn submitted(&self) -> Instant {
+        self.submission.submitted
+    }
+
+    pub(super) fn prompt(&self) -> &[u32] {
+        &self.tokens[..self.spec().prompt.len()]
+    }
+
+    /// The part of the prompt that may come from the cache: its last token always runs, because
+    /// its logits are the answer; and where the prompt is scored, all of it does.
+    pub(super) fn reusable(&self) -> &[u32] {
+        if self.spec().rules.scores_prompt() {
+            return &[];
+        }
+        let prompt = self.prompt();
+        &prompt[..prompt.len() - 1]
+    }
+
+    /// Most tokens it will ever hold.
+    pub(super) fn room(&self) -> usize {
+        self.spec().prompt.len() + self.spec().max_tokens
+    }
+
+    pub(super) fn is_prefilling(&self) -> bool {
+        self.computed < self.spec().prompt.len()
+    }
+
+    pub(super) fn generated(&self) -> usize {
+        self.tokens.len() - self.spec().prompt.len()
+    }
+
+    pub(super) fn nobody_reads(&self) -> bool {
+        self.submission.reply.is_closed()
+    }
+
+    /// Whether the row at this position is sampled, and how.
+    pub(super) fn plan(&self, position: usize) -> Option<Plan> {
+        let rules = &self.spec().rules;
+        if position + 1 < self.tokens.len() {
+            return rules.scores_prompt().then_some(Plan::Logits);
+        }
+        if self.spec().max_tokens == 0 {
+            return None;
+        }
+        let on_host = rules.sampling.changes_logits()
+            || rules.logprobs.is_some_and(|top| top > 0)
+            || !self.banned().is_empty();
+        if on_host {
+            return Some(Plan::Logits);
+        }
+        Some(rules.sampling.plan(self.uniform.at(self.generated() as u64)))
+    }
+
+    /// Ids that must not be chosen yet.
+    fn banned(&self) -> &[u32] {
+        let rules = &self.spec().rules;
+        if self.generated() < rules.min_tokens { &rules.stop_ids } else { &[] }
+    }
+
+    /// Takes the logits of a prompt's row: they say how likely the next prompt token was.
+    pub(super) fn score_prompt(
+        &mut self,
+        position: usize,
+        logits: &[f32],
+        host: &mut HostSampler,
+        tokenizer: &Tokenizer,
+    ) {
+        let next = self.tokens[position + 1];
+        let logprob = sampler::logprob(logits, next);
+        let top = self.alternatives(logits, host, tokenizer);
+        self.reported.push(report(next, Some(logprob), top, tokenizer));
+    }
+
+    /// The whole prompt has run. Ends a sequence of which no more was asked.
+    pub(super) fn prompt_read(&mut self, tokenizer: &Tokenizer) -> Option<End> {
+        if self.spec().rules.echo {
+            let choice = self.spec().choice;
+            let mut tokens = std::mem::take(&mut self.reported);
+            if self.spec().rules.scores_prompt() {
+                tokens.insert(0, report(self.tokens[0], None, Vec::new(), tokenizer));
+            }
+            if let Some(end) = self.send(SequenceEvent::PromptRead { choice, tokens }) {
+                return Some(end);
+            }
+        }
+        (self.spec().max_tokens == 0).then_some(End::Finished(FinishReason::Length))
+    }
+
+    /// Takes the row that decides the next token: appends it and sends the text that is certain.
+    pub(super) fn take_row(
+        &mut self,
+        row: &Row,
+        logits: &[f32],
+        host: &mut HostSampler,
+        tokenizer: &Tokenizer,
+    ) -> Option<End> {
+        let mut top = Vec::new();
+        let chosen = match row {
+            &Row::Token { id, logprob, stop } => Chosen { id, logprob, stop },
+            Row::Logits(range) => {
+                let logits = &logits[range.clone()];
+                top = self.alternatives(logits, host, tokenizer);
+                match self.choose(logits, host) {
+                    Some(chosen) => chosen,
+                    None => return Some(End::Failed(Reason::EngineFailed, NO_NUMBERS)),
+                }
+            }
+        };
+        self.tokens.push(chosen.id);
+        if let Some(history) = &mut self.history {
+            history.push(chosen.id);
+        }
+        if chosen.stop {
+            return Some(End::Finished(FinishReason::Stop));
+        }
+        if self.spec().rules.logprobs.is_some() {
+            self.reported.push(report(chosen.id, Some(chosen.logprob), top, tokenizer));
+        }
+        self.append_text(tokenizer.bytes(chosen.id))
+    }
+
+    fn append_text(&mut self, bytes: &[u8]) -> Option<End> {
+        let mut chunk = Chunk { choice: self.spec().choice, ..Chunk::default() };
+        let progress = self.text.push(bytes, &mut chunk.text);
+        self.held = (self.held + bytes.len()).saturating_sub(chunk.text.len());
+        if progress == Progress::Stopped {
+            self.forget_held_tokens();
+            return self.send_chunk(chunk).or(Some(End::Finished(FinishReason::Stop)));
+        }
+        if !chunk.text.is_empty() {
+            return self.send_chunk(chunk).or_else(|| self.end_at_length());
+        }
+        self.end_at_length()
+    }
+
+    fn end_at_length(&self) -> Option<End> {
+        (self.generated() == self.spec().max_tokens).then_some(End::Finished(FinishReason::Length))
+    }
+
+    /// The tokens that lie wholly in the stop string are not part of the answer.
+    fn forget_held_tokens(&mut self) {
+        while let Some(last) = self.reported.last()
+            && last.bytes.len() <= self.held
+            && self.held > 0
+        {
+            self.held -= last.bytes.len();
+            self.reported.pop();
+        }
+    }
+
+    fn choose(&self, logits: &[f32], host: &mut HostSampler) -> Option<Chosen> {
+        let rules = &self.spec().rules;
+        let banned = self.banned();
+        let weighed = if rules.sampling.changes_logits() || !banned.is_empty() {
+            host.penalised.clear();
+            host.penalised.extend_from_slice(logits);
+            let none = History::default();
+            let history = self.history.as_ref().unwrap_or(&none);
+            sampler::penalise(&mut host.penalised, &rules.sampling, history, banned);
+            &host.penalised
+        } else {
+            logits
+        };
+        let id = match rules.sampling.plan(self.uniform.at(self.generated() as u64)) {
+            Plan::Draw(draw) => sampler::choose(weighed, &draw, &mut host.scratch),
+            Plan::Greedy | Plan::Logits => sampler::argmax(weighed),
+        }?;
+        let logprob = rules.logprobs.map_or(f32::NAN, |_| sampler::logprob(logits, id));
+        Some(Chosen { id, logprob, stop: rules.stop_ids.contains(&id) })
+    }
+
+    fn alternatives(
+        &self,
+        logits: &[f32],
+        host: &mut HostSampler,
+        tokenizer: &Tokenizer,
+    ) -> Vec<(Vec<u8>, f32)> {
+        let Some(count @ 1..) = self.spec().rules.logprobs else { return Vec::new() };
+        sampler::top_logprobs(logits, count, &mut host.scratch, &mut host.top);
+        host.top.iter().map(|&(id, logprob)| (tokenizer.bytes(id).to_vec(), logprob)).collect()
+    }
+
+    fn send_chunk(&mut self, mut chunk: Chunk) -> Option<End> {
+        chunk.tokens = std::mem::take(&mut self.reported);
+        if chunk.text.is_empty() && chunk.tokens.is_empty() {
+            return None;
+        }
+        self.send(SequenceEvent::Chunk(chunk))
+    }
+
+    /// Sends without waiting; a reader that left ends the sequence.
+    fn send(&self, event: SequenceEvent) -> Option<End> {
+        match self.submission.reply.try_send(event) {
+            Ok(()) => None,
+            Err(TrySendError::Closed(_)) => Some(End::Cancelled),
+            Err(TrySendError::Full(_)) => panic!("a reply has room for all events of its sequence"),
+        }
+    }
+
+    /// Sends the text that was held back and the end, and gives the place back.
+    pub(super) fn finish(mut self, end: End) {
+        let last = match end {
+            End::Cancelled => return,
+            End::Failed(reason, message) => SequenceEvent::Failed { reason, message },
+            End::Finished(reason) => {
+                let mut chunk = Chunk { choice: self.spec().choice, ..Chunk::default() };
+                self.text.finish(&mut chunk.text);
+                self.send_chunk(chunk);
+                SequenceEvent::Finished {
+                    choice: self.spec().choice,
+                    reason,
+                    cached: self.cached,
+                    generated: self.generated(),
+                }
+            }
+        };
+        // A reader that left just now needs no end.
+        let _gone = self.send(last);
+    }
+}
+
+const NO_NUMBERS: &str = "The model's output is not a number.";
+
+fn report(
+    id: u32,
+    logprob: Option<f32>,
+    top: Vec<(Vec<u8>, f32)>,
+    tokenizer: &Tokenizer,
+) -> TokenLogprob {
+    TokenLogprob { bytes: tokenizer.bytes(id).to_vec(), id, logprob, top }
+}

@@ -1,0 +1,6 @@
+//! The engine over a device whose next token is a hash of what it finds in its memory.
+
+mod handle;
+mod mock;
+mod prefix;
+mod scheduler;

@@ -1,0 +1,352 @@
+//! Through the door that dispatch uses, with the real thread behind it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use models::FimOrder;
+use models::fim::{FimHint, FimTemplate};
+use models::sampler::SamplingParams;
+use models::step::DeviceLimits;
+use tokio::time::timeout;
+
+use super::mock::{Fault, Mock, solo, tokenizer, unstoppable};
+use crate::completion::{
+    Backend, ChatMessage, CompletionRequest, Event, FimInput, FinishReason, Input, Priority,
+    Reason, Refusal, StopRules, Usage,
+};
+use crate::engine::message::{SequenceId, SequenceRules, SequenceSpec};
+use crate::engine::{EngineHandle, EngineOptions, EngineParts, start};
+use crate::telemetry::Telemetry;
+
+/// Longer than any of these tests takes; a hang fails instead.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PACE: Duration = Duration::from_millis(2);
+const SLOTS: usize = 4;
+const QUEUE_MAX: usize = 8;
+
+struct Running {
+    engine: EngineHandle,
+    rows: Arc<AtomicUsize>,
+    telemetry: Arc<Telemetry>,
+}
+
+fn limits() -> DeviceLimits {
+    let vocab = tokenizer().vocab_size();
+    DeviceLimits { vocab, blocks: 64, ..super::mock::limits(64, 16) }
+}
+
+fn run(adjust: impl FnOnce(&mut Mock)) -> Running {
+    let mut device = Mock::new(limits());
+    adjust(&mut device);
+    let rows = Arc::clone(&device.rows);
+    let telemetry = Telemetry::new();
+    let hint = FimHint { name: "default".into(), ..FimHint::default() };
+    let fim = FimTemplate::resolve(&tokenizer(), &hint, FimOrder::Auto);
+    let parts = EngineParts {
+        device: Box::new(device),
+        tokenizer: tokenizer(),
+        fim: Some(fim.expect("the default vocabulary has FIM tokens")),
+        chat: None,
+        model: "mock".into(),
+        eos: Vec::new(),
+    };
+    let options = EngineOptions { slots: SLOTS, queue_max: QUEUE_MAX, step_ms_max: 50 };
+    Running { engine: start(parts, options, Arc::clone(&telemetry)), rows, telemetry }
+}
+
+fn request(input: Input, max_tokens: u32) -> CompletionRequest {
+    CompletionRequest {
+        id: "test".into(),
+        input,
+        n: 1,
+        max_tokens: Some(max_tokens),
+        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        stop: StopRules::default(),
+        logprobs: None,
+        echo: false,
+        deadline: None,
+        priority: Priority::Completion,
+        session: None,
+        tenant: 0,
+    }
+}
+
+fn tokens(count: u32, max_tokens: u32) -> CompletionRequest {
+    request(Input::Tokens((100..100 + count).collect()), max_tokens)
+}
+
+fn alone(ids: &[u32], max_tokens: usize) -> String {
+    let rules = SequenceRules {
+        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        stop_strings: unstoppable(),
+        stop_ids: Vec::new(),
+        min_tokens: 0,
+        logprobs: None,
+        echo: false,
+    };
+    let spec = SequenceSpec {
+        id: SequenceId(0),
+        choice: 0,
+        prompt: ids.into(),
+        max_tokens,
+        rules: Arc::new(rules),
+        seed: 0,
+        priority: Priority::Completion,
+        tenant: 0,
+        time_left: None,
+    };
+    solo(&spec, tokenizer().vocab_size()).1
+}
+
+async fn complete(
+    engine: &EngineHandle,
+    request: CompletionRequest,
+) -> Result<Vec<Event>, Refusal> {
+    let stream = engine.complete(Arc::new(request)).await?;
+    Ok(timeout(PATIENCE, stream.events.collect()).await.expect("an answer ends"))
+}
+
+fn text_of(events: &[Event], wanted: u32) -> String {
+    let chunk = |event: &Event| match event {
+        Event::Chunk(chunk) if chunk.choice == wanted => Some(chunk.as_str().to_owned()),
+        _ => None,
+    };
+    events.iter().filter_map(chunk).collect()
+}
+
+fn usage_of(events: &[Event]) -> Usage {
+    match events.last() {
+        Some(Event::Usage(usage)) => *usage,
+        other => panic!("usage comes last, not {other:?}"),
+    }
+}
+
+fn failure_of(events: &[Event]) -> Reason {
+    match events.last() {
+        Some(Event::Failed(refusal)) => refusal.reason.clone(),
+        other => panic!("a failure comes last, not {other:?}"),
+    }
+}
+
+async fn calm(engine: &EngineHandle) {
+    timeout(PATIENCE, engine.drained()).await.expect("all places come back");
+    let idle = || {
+        let saturation = engine.saturation();
+        saturation.running() == 0 && saturation.blocks().referenced == 0
+    };
+    // the last place comes back a moment before the step that gave it is published
+    for _ in 0..1000 {
+        if idle() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(idle());
+    assert_eq!(engine.saturation().work_ahead_ms(), 0.0, "an idle box is exactly 0");
+}
+
+#[tokio::test]
+async fn a_text_is_completed_as_the_device_says() {
+    let Running { engine, telemetry, .. } = run(|_| {});
+    timeout(PATIENCE, engine.started()).await.expect("it starts").expect("and is ready");
+    let text = "fn main() {\n    let answer = ";
+    let events = complete(&engine, request(Input::Text(text.into()), 12)).await.expect("room");
+    let ids = tokenizer().encode_prompt(text).expect("short");
+    assert_eq!(text_of(&events, 0), alone(&ids, 12));
+    let usage = usage_of(&events);
+    let counted = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens);
+    assert_eq!(counted, (ids.len() as u64, 0, 12));
+    let again = complete(&engine, request(Input::Text(text.into()), 12)).await.expect("room");
+    assert_eq!(usage_of(&again).cached_tokens, ids.len() as u64 - 1);
+    calm(&engine).await;
+    assert!(telemetry.render().contains("weir_tokens_total{kind=\"generated\"} 24"));
+}
+
+#[tokio::test]
+async fn choices_share_the_prompt_and_differ_by_seed() {
+    let Running { engine, rows, .. } = run(|_| {});
+    engine.started().await.expect("ready");
+    let before = rows.load(Ordering::SeqCst);
+    let sampling = SamplingParams { seed: Some(7), ..SamplingParams::default() };
+    let three = CompletionRequest { n: 3, sampling, ..tokens(40, 8) };
+    let events = complete(&engine, three).await.expect("room");
+    let texts: Vec<String> = (0..3).map(|choice| text_of(&events, choice)).collect();
+    assert!(texts[0] != texts[1] && texts[1] != texts[2]);
+    let usage = usage_of(&events);
+    assert_eq!((usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens), (40, 0, 24));
+    assert_eq!(rows.load(Ordering::SeqCst) - before, 40 + 2 + 3 * 7, "the prompt ran once");
+    calm(&engine).await;
+}
+
+#[tokio::test]
+async fn a_cursor_in_a_long_file_is_cut_to_fit() {
+    let Running { engine, .. } = run(|_| {});
+    let input = FimInput {
+        prefix: "let mut total = 0;\n".repeat(100),
+        suffix: "\n    total\n}\n".repeat(40),
+        ..FimInput::default()
+    };
+    let stream = engine.complete(Arc::new(request(Input::Fim(input), 20))).await.expect("room");
+    assert!(stream.truncated);
+    let events: Vec<Event> = stream.events.collect().await;
+    let usage = usage_of(&events);
+    assert!(usage.prompt_tokens + 20 <= engine.context() as u64);
+    assert!(usage.prompt_tokens > engine.context() as u64 / 2, "what fits is kept");
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_is_refused_with_its_reason() {
+    let Running { engine, .. } = run(|_| {});
+    let context = engine.context() as u32;
+    let past = Some(tokio::time::Instant::now());
+    let message = ChatMessage { role: "user".into(), content: "hi".into() };
+    let bad = Reason::Invalid { param: Some("prompt") };
+    let table = [
+        (tokens(context, 1), Reason::ContextLength),
+        (tokens(context + 1, 0), Reason::ContextLength),
+        (request(Input::Text("x = 1;\n".repeat(500)), 5), Reason::ContextLength),
+        (request(Input::Tokens(vec![9, 8192]), 5), bad.clone()),
+        (request(Input::Tokens(Vec::new()), 5), bad),
+        (request(Input::Chat(vec![message]), 5), Reason::Unsupported),
+        (CompletionRequest { n: 0, ..tokens(4, 4) }, Reason::Invalid { param: Some("n") }),
+        (CompletionRequest { n: 4096, ..tokens(4, 4) }, Reason::Invalid { param: Some("n") }),
+        (CompletionRequest { deadline: past, ..tokens(4, 4) }, Reason::Deadline),
+        (
+            CompletionRequest {
+                stop: StopRules { strings: vec![String::new()], ..StopRules::default() },
+                ..tokens(4, 4)
+            },
+            Reason::Invalid { param: Some("stop") },
+        ),
+    ];
+    for (request, reason) in table {
+        let refusal = complete(&engine, request).await.expect_err("it is refused");
+        assert_eq!(refusal.reason, reason, "{refusal}");
+    }
+    // and what just fits is served
+    let events = complete(&engine, tokens(context, 0)).await.expect("room");
+    assert_eq!(usage_of(&events).completion_tokens, 0);
+    let events = complete(&engine, tokens(context - 3, 50)).await.expect("room");
+    assert_eq!(usage_of(&events).completion_tokens, 3, "max_tokens is clamped to what fits");
+    calm(&engine).await;
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_an_abandoned_one_empties() {
+    let Running { engine, telemetry, .. } = run(|mock| mock.pace = PACE);
+    engine.started().await.expect("ready");
+    let mut streams = Vec::new();
+    for salt in 0..(SLOTS + QUEUE_MAX) as u32 {
+        let own = request(Input::Tokens(vec![salt + 1; 30]), 200);
+        streams.push(engine.complete(Arc::new(own)).await.expect("there is a place"));
+        assert!(engine.saturation().work_ahead_ms() > 0.0, "a burst is seen while it arrives");
+    }
+    let refusal = complete(&engine, tokens(4, 4)).await.expect_err("the queue is full");
+    assert_eq!(refusal.reason, Reason::QueueFull);
+    assert!(refusal.retry_after.is_some_and(|after| after > Duration::ZERO));
+    let mut first = streams.swap_remove(0);
+    assert!(matches!(first.events.next().await, Some(Event::Chunk(_))));
+    drop((first, streams));
+    calm(&engine).await;
+    assert!(telemetry.render().contains("weir_cancelled_total 12"));
+    let text = text_of(&complete(&engine, tokens(9, 9)).await.expect("room"), 0);
+    assert_eq!(text, alone(&(100..109).collect::<Vec<u32>>(), 9), "and others are unharmed");
+}
+
+#[tokio::test]
+async fn a_deadline_ends_an_answer_that_has_begun() {
+    let Running { engine, .. } = run(|mock| mock.pace = PACE);
+    engine.started().await.expect("ready");
+    let deadline = Some(tokio::time::Instant::now() + 10 * PACE);
+    let events = complete(&engine, CompletionRequest { deadline, ..tokens(8, 200) }).await;
+    assert_eq!(failure_of(&events.expect("room")), Reason::Deadline);
+    calm(&engine).await;
+}
+
+#[tokio::test]
+async fn draining_finishes_what_runs_and_refuses_the_rest() {
+    let Running { engine, .. } = run(|mock| mock.pace = PACE);
+    let running = engine.complete(Arc::new(tokens(8, 20))).await.expect("room");
+    engine.drain();
+    let refusal = complete(&engine, tokens(8, 4)).await.expect_err("it is draining");
+    assert_eq!(refusal.reason, Reason::Draining);
+    let events: Vec<Event> = running.events.collect().await;
+    assert_eq!(usage_of(&events).completion_tokens, 20);
+    calm(&engine).await;
+    engine.stop();
+    assert!(!engine.ready());
+}
+
+#[tokio::test]
+async fn stopping_ends_what_runs() {
+    let Running { engine, .. } = run(|mock| mock.pace = PACE);
+    let mut running = engine.complete(Arc::new(tokens(8, 200))).await.expect("room");
+    assert!(matches!(running.events.next().await, Some(Event::Chunk(_))));
+    let stopper = engine.clone();
+    tokio::task::spawn_blocking(move || stopper.stop()).await.expect("it stops");
+    let rest: Vec<Event> = running.events.collect().await;
+    assert_eq!(failure_of(&rest), Reason::Draining);
+    calm(&engine).await;
+}
+
+async fn everybody_hears_of(fault: Fault) {
+    let Running { engine, .. } = run(|mock| {
+        mock.fault = Some((20, fault));
+        mock.pace = PACE;
+    });
+    engine.started().await.expect("the first token is fine");
+    let mut streams = Vec::new();
+    for salt in 0..8 {
+        let own = request(Input::Tokens(vec![salt + 1; 30]), 200);
+        streams.push(engine.complete(Arc::new(own)).await.expect("there is a place"));
+    }
+    for stream in streams {
+        let events: Vec<Event> =
+            timeout(PATIENCE, stream.events.collect()).await.expect("nobody hangs");
+        assert_eq!(failure_of(&events), Reason::EngineFailed);
+    }
+    assert!(!engine.ready());
+    let refusal = complete(&engine, tokens(4, 4)).await.expect_err("there is no engine");
+    assert_eq!(refusal.reason, Reason::EngineFailed);
+    timeout(PATIENCE, engine.drained()).await.expect("all places come back");
+    engine.stop();
+    assert_eq!(engine.saturation().running(), 0);
+}
+
+#[tokio::test]
+async fn a_device_that_fails_is_an_end_for_everybody() {
+    everybody_hears_of(Fault::Error).await;
+}
+
+#[tokio::test]
+async fn a_panic_on_the_engine_s_thread_is_an_end_for_everybody() {
+    everybody_hears_of(Fault::Panic).await;
+}
+
+#[tokio::test]
+async fn a_device_that_never_worked_is_never_ready() {
+    let Running { engine, .. } = run(|mock| mock.fault = Some((1, Fault::Error)));
+    let refusal = timeout(PATIENCE, engine.started()).await.expect("it says so");
+    assert_eq!(refusal.expect_err("it failed").reason, Reason::EngineFailed);
+}
+
+#[tokio::test]
+async fn an_echoed_prompt_comes_first_with_its_log_probabilities() {
+    let Running { engine, .. } = run(|_| {});
+    let text = "let x = 1;";
+    let echo =
+        CompletionRequest { echo: true, logprobs: Some(2), ..request(Input::Text(text.into()), 3) };
+    let events = complete(&engine, echo).await.expect("room");
+    let Event::Prompt { choice: 0, text: echoed, tokens } = &events[0] else {
+        panic!("the prompt comes first, not {:?}", events[0]);
+    };
+    assert_eq!(echoed, text);
+    assert_eq!(tokens[0].logprob, None);
+    assert!(tokens[1..].iter().all(|t| t.logprob.is_some_and(|p| p < 0.0) && t.top.len() == 2));
+    let ended = |event: &Event| {
+        matches!(event, Event::Finished { choice: 0, reason: FinishReason::Length })
+    };
+    assert!(events.iter().any(ended));
+}

@@ -1,0 +1,483 @@
+//! Whatever arrives and leaves, everybody gets what a run alone gives, ends once, and leaves
+//! nothing behind.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use models::sampler::SamplingParams;
+use models::step::{Device, Rows};
+use models::text::StopStrings;
+use proptest::prelude::*;
+use tokio::sync::mpsc;
+
+use super::mock::{Mock, VOCAB, limits, solo, tokenizer, unstoppable};
+use crate::completion::{FinishReason, Priority, Reason};
+use crate::engine::message::{
+    SequenceEvent, SequenceId, SequenceRules, SequenceSpec, Submission, events_max,
+};
+use crate::engine::place::Places;
+use crate::engine::saturation::Saturation;
+use crate::engine::scheduler::{Scheduler, StepRows};
+use crate::telemetry::Telemetry;
+
+/// Random runs of the property test; raise it for a night.
+const CASES: u32 = 256;
+const OPERATIONS_MAX: usize = 120;
+
+/// A scheduler and its device, stepped by hand.
+struct Bench {
+    scheduler: Scheduler,
+    device: Mock,
+    rows: Rows,
+    places: Arc<Places>,
+    clients: Vec<Client>,
+    now: Instant,
+    telemetry: Arc<Telemetry>,
+}
+
+struct Client {
+    spec: SequenceSpec,
+    events: mpsc::Receiver<SequenceEvent>,
+    cancelled: bool,
+}
+
+/// All that a client got.
+#[derive(Debug, Default)]
+struct Answer {
+    text: String,
+    ids: Vec<u32>,
+    end: Option<FinishReason>,
+    failure: Option<Reason>,
+    cached: usize,
+    prompt_logprobs: Vec<Option<f32>>,
+}
+
+impl Bench {
+    fn new(blocks: usize, block_tokens: usize, slots: usize) -> Self {
+        let device = Mock::new(limits(blocks, block_tokens));
+        let telemetry = Telemetry::new();
+        Self {
+            scheduler: Scheduler::new(device.limits(), slots, tokenizer(), Arc::clone(&telemetry)),
+            device,
+            rows: Rows::default(),
+            places: Arc::new(Places::new(usize::MAX, Saturation::new(slots))),
+            clients: Vec::new(),
+            now: Instant::now(),
+            telemetry,
+        }
+    }
+
+    /// Submits; returns the client's number, which is the sequence's id.
+    fn submit(&mut self, spec: SequenceSpec) -> usize {
+        let (reply, events) = mpsc::channel(events_max(spec.max_tokens));
+        let id = self.clients.len();
+        let spec = SequenceSpec { id: SequenceId(id as u64), ..spec };
+        let place = self.places.reserve(1).expect("there is no limit").remove(0);
+        self.clients.push(Client { spec: spec.clone(), events, cancelled: false });
+        self.scheduler.arrive(Submission { spec, reply, place, submitted: self.now });
+        id
+    }
+
+    fn cancel(&mut self, client: usize) {
+        self.clients[client].cancelled = true;
+        self.scheduler.cancel(SequenceId(client as u64));
+    }
+
+    fn step(&mut self, prefill_rows: usize) -> StepRows {
+        let rows = self.scheduler.schedule(self.now, |_| prefill_rows);
+        if rows != StepRows::default() {
+            let ticket = self.device.submit(self.scheduler.step()).expect("no fault was set");
+            self.device.collect(ticket, &mut self.rows).expect("no fault was set");
+            self.scheduler.advance(&self.rows);
+        }
+        rows
+    }
+
+    /// Steps until all is done; panics when that takes more steps than there are tokens.
+    fn run(&mut self) {
+        let tokens = |client: &Client| client.spec.prompt.len() + client.spec.max_tokens + 1;
+        let steps_max: usize = self.clients.iter().map(tokens).sum();
+        for _ in 0..=steps_max {
+            if self.step(16) == StepRows::default() {
+                assert!(self.scheduler.is_idle());
+                return;
+            }
+        }
+        panic!("still not idle after {steps_max} steps");
+    }
+
+    fn answer(&mut self, client: usize) -> Answer {
+        let mut answer = Answer::default();
+        while let Ok(event) = self.clients[client].events.try_recv() {
+            assert!(answer.end.is_none() && answer.failure.is_none(), "nothing follows an end");
+            match event {
+                SequenceEvent::PromptRead { tokens, .. } => {
+                    answer.prompt_logprobs = tokens.iter().map(|token| token.logprob).collect();
+                }
+                SequenceEvent::Chunk(chunk) => {
+                    answer.text.push_str(chunk.as_str());
+                    answer.ids.extend(chunk.tokens.iter().map(|token| token.id));
+                }
+                SequenceEvent::Finished { reason, cached, .. } => {
+                    answer.end = Some(reason);
+                    answer.cached = cached;
+                }
+                SequenceEvent::Failed { reason, .. } => answer.failure = Some(reason),
+            }
+        }
+        answer
+    }
+
+    /// The answer must be what a run alone gives.
+    fn check(&mut self, client: usize) -> Answer {
+        let answer = self.answer(client);
+        let Client { spec, cancelled, .. } = &self.clients[client];
+        let (ids, text, stopped) = solo(spec, VOCAB);
+        if *cancelled && answer.end.is_none() {
+            assert!(text.starts_with(&answer.text), "a cancelled answer is the beginning of one");
+            return answer;
+        }
+        let reason = if stopped { FinishReason::Stop } else { FinishReason::Length };
+        assert_eq!(answer.end, Some(reason));
+        assert_eq!(answer.text, text);
+        assert!(answer.cached < spec.prompt.len(), "the last prompt token always runs");
+        if spec.rules.logprobs.is_some() && spec.rules.stop_strings_are_none() {
+            let shown = ids.len() - usize::from(stopped);
+            assert_eq!(answer.ids, ids[..shown]);
+        }
+        answer
+    }
+}
+
+impl SequenceRules {
+    fn stop_strings_are_none(&self) -> bool {
+        Arc::strong_count(&self.stop_strings) > 0 && self.stop_ids != STOPS_WITH_STRINGS
+    }
+}
+
+/// Marks the rules of the property test that also have stop strings.
+const STOPS_WITH_STRINGS: [u32; 2] = [7, 8];
+
+fn rules() -> SequenceRules {
+    SequenceRules {
+        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        stop_strings: unstoppable(),
+        stop_ids: Vec::new(),
+        min_tokens: 0,
+        logprobs: Some(0),
+        echo: false,
+    }
+}
+
+fn spec(prompt: impl Into<Arc<[u32]>>, max_tokens: usize) -> SequenceSpec {
+    SequenceSpec {
+        id: SequenceId(0),
+        choice: 0,
+        prompt: prompt.into(),
+        max_tokens,
+        rules: Arc::new(rules()),
+        seed: 1,
+        priority: Priority::Completion,
+        tenant: 0,
+        time_left: None,
+    }
+}
+
+fn ids(count: usize, salt: u32) -> Vec<u32> {
+    (0..count as u32).map(|at| (at * 7 + salt * 13 + 11) % 97).collect()
+}
+
+#[test]
+fn a_prompt_is_computed_once_for_all_choices() {
+    let mut bench = Bench::new(32, 4, 8);
+    let clients: Vec<usize> = (0..5).map(|_| bench.submit(spec(ids(23, 1), 6))).collect();
+    bench.run();
+    let computed: usize = clients.iter().map(|&c| 23 - bench.check(c).cached).sum();
+    assert_eq!(computed, 23 + 4, "each follower runs the prompt's last token only");
+}
+
+#[test]
+fn who_waits_for_a_prefix_goes_on_when_its_leader_is_cancelled() {
+    let mut bench = Bench::new(32, 4, 8);
+    let leader = bench.submit(spec(ids(40, 1), 6));
+    let follower = bench.submit(spec(ids(40, 1), 6));
+    bench.step(9);
+    assert_eq!(bench.scheduler.load().running, 1);
+    bench.cancel(leader);
+    bench.run();
+    assert_eq!(bench.check(follower).cached, 9, "what the leader did is not lost");
+}
+
+#[test]
+fn a_longer_prompt_reuses_generated_tokens_to_the_token() {
+    let mut bench = Bench::new(32, 4, 2);
+    let first = bench.submit(spec(ids(10, 1), 9));
+    bench.run();
+    let answer = bench.check(first);
+    let mut longer = ids(10, 1);
+    longer.extend(&answer.ids);
+    longer.push(3);
+    let second = bench.submit(spec(longer, 4));
+    bench.run();
+    // the last generated token never ran
+    assert_eq!(bench.check(second).cached, 18);
+}
+
+#[test]
+fn tenants_do_not_share() {
+    let mut bench = Bench::new(32, 4, 2);
+    bench.submit(spec(ids(20, 1), 2));
+    bench.run();
+    let other = bench.submit(SequenceSpec { tenant: 1, ..spec(ids(20, 1), 2) });
+    bench.run();
+    assert_eq!(bench.check(other).cached, 0);
+}
+
+#[test]
+fn a_prompt_that_is_scored_runs_afresh_and_in_full() {
+    let mut bench = Bench::new(32, 4, 2);
+    bench.submit(spec(ids(40, 1), 2));
+    bench.run();
+    let scored = SequenceRules { echo: true, logprobs: Some(2), ..rules() };
+    let client = bench.submit(SequenceSpec { rules: Arc::new(scored), ..spec(ids(40, 1), 0) });
+    bench.run();
+    let answer = bench.check(client);
+    assert_eq!(answer.cached, 0);
+    assert_eq!(answer.prompt_logprobs.len(), 40);
+    assert_eq!(answer.prompt_logprobs[0], None);
+    assert!(answer.prompt_logprobs[1..].iter().all(|p| p.is_some_and(|p| p < 0.0)));
+}
+
+#[test]
+fn what_can_never_fit_is_refused_at_once() {
+    let mut bench = Bench::new(8, 4, 2);
+    let client = bench.submit(spec(ids(20, 1), 13));
+    assert_eq!(bench.answer(client).failure, Some(Reason::ContextLength));
+    let whole_pool = bench.submit(spec(ids(20, 1), 12));
+    bench.run();
+    bench.check(whole_pool);
+    // again, now that the pool is full of cached blocks, one of which it would copy from
+    let again = bench.submit(spec(ids(19, 1), 13));
+    bench.run();
+    bench.check(again);
+}
+
+#[test]
+fn a_large_request_neither_blocks_nor_starves() {
+    let mut bench = Bench::new(16, 4, 4);
+    let mut small: Vec<usize> = (0..3).map(|salt| bench.submit(spec(ids(6, salt), 6))).collect();
+    bench.step(16);
+    let large = bench.submit(spec(ids(40, 9), 20));
+    let first_after = bench.submit(spec(ids(6, 20), 6));
+    let mut large_ended_at = None;
+    let mut arrived_before_it_ended = 0;
+    for step in 0..400u32 {
+        small.push(bench.submit(spec(ids(6, 21 + step), 6)));
+        bench.step(16);
+        if step == 3 {
+            assert!(bench.clients[first_after].events.try_recv().is_ok(), "small ones pass");
+        }
+        if large_ended_at.is_none() && bench.clients[large].events.is_closed() {
+            large_ended_at = Some(step);
+            arrived_before_it_ended = small.len();
+        }
+    }
+    assert!(large_ended_at.is_some(), "a stream of small ones must not starve it");
+    assert!(arrived_before_it_ended < 200);
+    bench.run();
+    bench.check(large);
+}
+
+#[test]
+fn better_classes_go_first_but_not_for_ever() {
+    let mut bench = Bench::new(16, 4, 1);
+    bench.submit(spec(ids(4, 0), 1));
+    let of = |priority, salt| SequenceSpec { priority, ..spec(ids(4, salt), 1) };
+    let batch = bench.submit(of(Priority::Batch, 1));
+    let chat = bench.submit(of(Priority::Chat, 2));
+    let completion = bench.submit(of(Priority::Completion, 3));
+    let ended = |bench: &Bench, client: usize| bench.clients[client].events.is_closed();
+    while !ended(&bench, completion) {
+        assert!(!ended(&bench, chat) && !ended(&bench, batch));
+        bench.step(16);
+    }
+    while !ended(&bench, chat) {
+        assert!(!ended(&bench, batch));
+        bench.step(16);
+    }
+    let mut later = 0;
+    while !ended(&bench, batch) {
+        later += 1;
+        assert!(later < 600, "a batch job waits for a bounded number of others");
+        bench.submit(of(Priority::Completion, later));
+        bench.submit(of(Priority::Completion, later + 1));
+        bench.step(16);
+    }
+    bench.run();
+}
+
+#[test]
+fn deadlines_end_what_waits_and_what_runs() {
+    let mut bench = Bench::new(16, 4, 1);
+    let soon = |salt| SequenceSpec { time_left: Some(SECOND), ..spec(ids(4, salt), 30) };
+    const SECOND: Duration = Duration::from_secs(1);
+    let running = bench.submit(soon(1));
+    let waiting = bench.submit(soon(2));
+    let patient = bench.submit(spec(ids(4, 3), 3));
+    bench.step(16);
+    bench.now += SECOND;
+    bench.step(16);
+    for client in [running, waiting] {
+        assert_eq!(bench.answer(client).failure, Some(Reason::Deadline));
+    }
+    bench.run();
+    bench.check(patient);
+}
+
+#[test]
+fn a_reader_that_left_is_noticed_in_the_queue_and_while_it_runs() {
+    let mut bench = Bench::new(16, 4, 1);
+    bench.submit(spec(ids(4, 1), 30));
+    bench.submit(spec(ids(4, 2), 30));
+    bench.step(16);
+    bench.clients.clear();
+    assert_eq!(bench.step(16).decodes, 1);
+    assert_eq!(bench.step(16), StepRows::default());
+}
+
+#[test]
+fn reading_a_prompt_alone_fills_the_cache_and_says_nothing() {
+    let mut bench = Bench::new(16, 4, 1);
+    let warm = bench.submit(spec(ids(22, 1), 0));
+    bench.run();
+    let answer = bench.check(warm);
+    assert_eq!((answer.text.as_str(), answer.end), ("", Some(FinishReason::Length)));
+    let next = bench.submit(spec(ids(22, 1), 3));
+    bench.run();
+    assert_eq!(bench.check(next).cached, 21);
+    let scrape = bench.telemetry.render();
+    assert!(scrape.contains("weir_prefix_cache_hits_total 21"), "{scrape}");
+    assert!(scrape.contains("weir_tokens_total{kind=\"cached\"} 21"), "{scrape}");
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Submit { family: u32, length: usize, own: usize, max_tokens: usize, kind: Kind, class: u8 },
+    Cancel(prop::sample::Index),
+    Step(usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Greedy,
+    Drawn,
+    StopIds,
+    StopStrings,
+    OnHost,
+    Scored,
+    Silent,
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let kind = prop::sample::select(vec![
+        Kind::Greedy,
+        Kind::Drawn,
+        Kind::StopIds,
+        Kind::StopStrings,
+        Kind::OnHost,
+        Kind::Scored,
+        Kind::Silent,
+    ]);
+    let submit = (0..3u32, 1..40usize, 0..4usize, 0..24usize, kind, 0..6u8).prop_map(
+        |(family, length, own, max_tokens, kind, class)| Operation::Submit {
+            family,
+            length,
+            own,
+            max_tokens,
+            kind,
+            class,
+        },
+    );
+    prop_oneof![
+        3 => submit,
+        1 => any::<prop::sample::Index>().prop_map(Operation::Cancel),
+        5 => (1..40usize).prop_map(Operation::Step),
+    ]
+}
+
+fn of_kind(kind: Kind) -> SequenceRules {
+    let drawn = SamplingParams { temperature: 0.8, top_p: 0.9, ..SamplingParams::default() };
+    match kind {
+        Kind::Greedy => rules(),
+        Kind::Drawn => SequenceRules { sampling: drawn, ..rules() },
+        Kind::StopIds => SequenceRules { stop_ids: (0..8).collect(), ..rules() },
+        Kind::StopStrings => SequenceRules {
+            stop_strings: Arc::new(StopStrings::new(&["!", "a", "#$"]).expect("few and short")),
+            stop_ids: STOPS_WITH_STRINGS.to_vec(),
+            ..rules()
+        },
+        Kind::OnHost => SequenceRules {
+            logprobs: Some(3),
+            min_tokens: 4,
+            stop_ids: (0..20).collect(),
+            ..rules()
+        },
+        Kind::Scored => SequenceRules { echo: true, ..rules() },
+        Kind::Silent => SequenceRules { logprobs: None, ..rules() },
+    }
+}
+
+fn apply(bench: &mut Bench, operation: &Operation, capacity: usize) {
+    match *operation {
+        Operation::Submit { family, length, own, max_tokens, kind, class } => {
+            let mut prompt = ids(length, family);
+            prompt.extend(ids(own, bench.clients.len() as u32 % 5));
+            let max_tokens = max_tokens.min(capacity.saturating_sub(prompt.len()));
+            prompt.truncate(capacity);
+            let priority = [Priority::Completion, Priority::Chat, Priority::Batch];
+            bench.submit(SequenceSpec {
+                rules: Arc::new(of_kind(kind)),
+                priority: priority[usize::from(class % 3)],
+                tenant: u32::from(class / 3),
+                seed: u64::from(family),
+                ..spec(prompt, max_tokens)
+            });
+        }
+        Operation::Cancel(index) if !bench.clients.is_empty() => {
+            let client = index.index(bench.clients.len());
+            bench.cancel(client);
+        }
+        Operation::Cancel(_) => {}
+        Operation::Step(prefill_rows) => {
+            bench.step(prefill_rows);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
+    #[test]
+    fn everybody_gets_what_a_run_alone_gives(
+        operations in prop::collection::vec(operation(), 1..OPERATIONS_MAX),
+        blocks in 3..60usize,
+        block_tokens in prop::sample::select(vec![1usize, 4, 16]),
+        slots in 1..9usize,
+    ) {
+        let mut bench = Bench::new(blocks, block_tokens, slots);
+        for operation in &operations {
+            apply(&mut bench, operation, blocks * block_tokens);
+            bench.scheduler.assert_sound();
+            bench.scheduler.kv().assert_sound();
+        }
+        bench.run();
+        bench.scheduler.kv().assert_sound();
+        for client in 0..bench.clients.len() {
+            bench.check(client);
+        }
+        let load = bench.scheduler.load();
+        prop_assert_eq!((load.running, load.waiting, load.prefill_tokens), (0, 0, 0));
+        prop_assert_eq!(load.blocks.referenced, 0);
+        prop_assert_eq!(bench.scheduler.kv().promised(), 0);
+        prop_assert_eq!(bench.places.taken(), 0);
+    }
+}
