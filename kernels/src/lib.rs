@@ -1,10 +1,24 @@
-//! The numeric kernels of weir.
+//! The numeric kernels of weir, behind safe functions on slices: no model, no tensor type.
+//!
+//! Read in this order: [`shape`] holds the plain structs that name a kernel's operands, [`Cpu`]
+//! is the door (it checks shapes, then splits the work over its threads), [`naive`] says what
+//! each kernel computes in the fewest words and is the oracle of every test.
+//!
+//! One rule holds for every kernel: a row's result has the same bits whatever the number of
+//! rows, its neighbours, the thread count and the layout of the KV blocks.
 
-/// An instruction set that kernels exist for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isa {
-    Scalar,
-    Avx2,
-    Avx512,
-    Neon,
-}
+mod arch;
+mod convert;
+mod cpu;
+mod isa;
+pub mod naive;
+mod ops;
+mod out;
+mod pool;
+pub mod shape;
+mod vector;
+
+pub use convert::{gather, to_bf16, to_f32};
+pub use cpu::Cpu;
+pub use isa::Isa;
+pub use shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};

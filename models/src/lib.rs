@@ -4,11 +4,20 @@
 #![forbid(unsafe_code)]
 
 pub mod chat;
+pub mod config;
+pub mod cpu;
+pub mod decoder;
+pub mod error;
 pub mod fim;
+pub mod kv;
+pub mod model;
+pub mod numbers;
+pub mod rope;
 pub mod sampler;
 pub mod step;
 pub mod text;
 pub mod tokenizer;
+pub mod weights;
 
 /// Weight format, as asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

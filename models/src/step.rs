@@ -77,6 +77,44 @@ impl Step {
     pub fn rows(&self) -> usize {
         self.tokens.len()
     }
+
+    /// Asserts everything that a device relies on: a step that breaks it is a bug of whoever
+    /// filled it, and running it would write over another sequence's KV.
+    pub fn assert_valid(&self, limits: &DeviceLimits) {
+        let rows = self.rows();
+        assert!(rows <= limits.rows_max, "{rows} rows are more than {}", limits.rows_max);
+        assert_eq!(self.positions.len(), rows, "a position for each row");
+        assert!(self.tokens.iter().all(|&id| (id as usize) < limits.vocab), "a token id outside");
+        let mut covered = 0;
+        for segment in &self.segments {
+            assert_eq!(segment.rows.start, covered, "segments follow one another");
+            covered = segment.rows.end;
+            self.assert_segment(segment, limits);
+        }
+        assert_eq!(covered as usize, rows, "every row belongs to a segment");
+        assert!(self.samples.len() <= limits.samples_max, "more samples than the limit");
+        for sample in &self.samples {
+            assert!((sample.row as usize) < rows, "a sample of no row");
+            assert!(sample.stop_ids.start <= sample.stop_ids.end, "stop ids backwards");
+            assert!(sample.stop_ids.end as usize <= self.stop_ids.len(), "stop ids outside");
+        }
+        for copy in &self.copies {
+            let ids = [copy.from, copy.to];
+            assert!(ids.iter().all(|&id| (id as usize) < limits.blocks), "a copied block outside");
+            assert!(copy.from != copy.to, "a block copied over itself");
+            assert!(copy.tokens as usize <= limits.block_tokens, "a copy beyond its block");
+        }
+    }
+
+    fn assert_segment(&self, segment: &Segment, limits: &DeviceLimits) {
+        let positions = &self.positions[segment.rows.start as usize..segment.rows.end as usize];
+        let blocks = &self.blocks[segment.blocks.start as usize..segment.blocks.end as usize];
+        assert!(positions.is_sorted_by(|a, b| a < b), "positions ascend inside a segment");
+        assert!(blocks.iter().all(|&id| (id as usize) < limits.blocks), "a block id outside");
+        let last = *positions.last().expect("a segment has rows") as usize;
+        assert!(last < limits.context, "position {last} is beyond {}", limits.context);
+        assert!(last < blocks.len() * limits.block_tokens, "a block table too short");
+    }
 }
 
 /// What one [`Sample`] came to.

@@ -1,0 +1,134 @@
+//! What each kernel computes, in the fewest words: the oracle. Sums run in f64, so that a
+//! test's tolerance measures the kernel and not the oracle.
+
+use crate::shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};
+
+impl Elems<'_> {
+    fn get(&self, index: usize) -> f32 {
+        match self {
+            Elems::F32(elems) => elems[index],
+            Elems::Bf16(elems) => elems[index].to_f32(),
+        }
+    }
+}
+
+/// `y[M, rows] (+)= x[M, cols] · wᵀ + bias[rows]`
+pub fn matmul(x: &[f32], w: Matrix<'_>, bias: Option<&[f32]>, write: Write, y: &mut [f32]) {
+    for (x, y) in x.chunks_exact(w.cols).zip(y.chunks_exact_mut(w.rows)) {
+        for (n, y) in y.iter_mut().enumerate() {
+            let dot: f64 =
+                (0..w.cols).map(|k| f64::from(x[k]) * f64::from(w.elems.get(n * w.cols + k))).sum();
+            let product = dot as f32 + bias.map_or(0.0, |bias| bias[n]);
+            match write {
+                Write::Replace => *y = product,
+                Write::Add => *y += product,
+            }
+        }
+    }
+}
+
+/// `y[M, N] = x / sqrt(mean(x²) + eps) * weight[N]`
+pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+    let width = weight.len();
+    for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+        let squares: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+        let scale = 1.0 / (squares / width as f64 + f64::from(eps)).sqrt();
+        for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
+            *y = (f64::from(*x) * scale * f64::from(*weight)) as f32;
+        }
+    }
+}
+
+/// Rotates the halves of the first `heads` heads of each row of `x[M, stride]`.
+pub fn rope(
+    x: &mut [f32],
+    stride: usize,
+    heads: usize,
+    head_dim: usize,
+    tables: RopeTables<'_>,
+    positions: &[u32],
+) {
+    let half = head_dim / 2;
+    for (row, position) in x.chunks_exact_mut(stride).zip(positions) {
+        for head in row[..heads * head_dim].chunks_exact_mut(head_dim) {
+            for i in 0..half {
+                let at = *position as usize * half + i;
+                let (cos, sin) = (tables.cos[at], tables.sin[at]);
+                let (a, b) = (head[i], head[i + half]);
+                head[i] = a * cos - b * sin;
+                head[i + half] = b * cos + a * sin;
+            }
+        }
+    }
+}
+
+/// `y[M, width] = silu(gate_up[M, ..width]) * gate_up[M, width..]`
+pub fn swiglu(gate_up: &[f32], y: &mut [f32], width: usize) {
+    for (row, y) in gate_up.chunks_exact(2 * width).zip(y.chunks_exact_mut(width)) {
+        let (gate, up) = row.split_at(width);
+        for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
+            let gate = f64::from(*gate);
+            *y = (gate / (1.0 + (-gate).exp()) * f64::from(*up)) as f32;
+        }
+    }
+}
+
+/// Grouped-query attention through block tables. `y[M, heads * head_dim]`
+pub fn attention(
+    query: Query<'_>,
+    kv: PagedKv<'_>,
+    blocks: &[u32],
+    rows: &[AttendRow],
+    y: &mut [f32],
+) {
+    let dim = kv.head_dim;
+    let group = query.heads / kv.kv_heads;
+    for (m, row) in rows.iter().enumerate() {
+        let table = &blocks[row.blocks_start as usize..];
+        for head in 0..query.heads {
+            let q = &query.q[m * query.stride + head * dim..][..dim];
+            let start = |position: usize| {
+                let block = table[position / kv.block_tokens] as usize;
+                let slot = position % kv.block_tokens;
+                ((block * kv.kv_heads + head / group) * kv.block_tokens + slot) * dim
+            };
+            let scores: Vec<f64> = (0..row.len as usize)
+                .map(|position| {
+                    let k = |i| f64::from(kv.k.get(start(position) + i));
+                    let dot: f64 = (0..dim).map(|i| f64::from(q[i]) * k(i)).sum();
+                    dot * f64::from(query.scale)
+                })
+                .collect();
+            let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for i in 0..dim {
+                let v = |position| f64::from(kv.v.get(start(position) + i));
+                let sum: f64 =
+                    weights.iter().enumerate().map(|(position, weight)| weight * v(position)).sum();
+                y[(m * query.heads + head) * dim + i] = (sum / total) as f32;
+            }
+        }
+    }
+}
+
+/// The lowest index of the highest number. NaN never wins; all NaN is 0.
+pub fn argmax(x: &[f32]) -> usize {
+    let mut best = None;
+    for (i, x) in x.iter().enumerate() {
+        if !x.is_nan() && best.is_none_or(|(_, highest)| *x > highest) {
+            best = Some((i, *x));
+        }
+    }
+    best.map_or(0, |(i, _)| i)
+}
+
+/// `ln Σ exp(x)`
+pub fn log_sum_exp(x: &[f32]) -> f32 {
+    let highest = f64::from(x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    if highest.is_infinite() {
+        return highest as f32;
+    }
+    let sum: f64 = x.iter().map(|x| (f64::from(*x) - highest).exp()).sum();
+    (highest + sum.ln()) as f32
+}

@@ -1,0 +1,164 @@
+//! The CPU as a device: a step runs while it is submitted, and its rows wait to be collected.
+
+use std::collections::VecDeque;
+
+use kernels::{Cpu, Isa};
+
+use crate::decoder::{Decoder, Scratch};
+use crate::error::LoadError;
+use crate::kv::KvMemory;
+use crate::model::LoadedModel;
+use crate::sampler::{self, Plan};
+use crate::step::{Device, DeviceError, DeviceLimits, Row, Rows, Sample, Step, Ticket};
+
+/// Logits that exist at one time, in bytes: room for some 50 rows of the largest vocabulary in
+/// use, so that the head's weights are read once for as many samples.
+const LOGITS_BYTES_MAX: usize = 32 << 20;
+
+/// How much of the machine a model gets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CpuOptions {
+    /// None: the widest this machine has.
+    pub isa: Option<Isa>,
+    pub threads: usize,
+    /// Longest sequence, in tokens; at most the model's own.
+    pub context: usize,
+    /// KV blocks.
+    pub blocks: usize,
+    /// Tokens in a block, 16 or 32.
+    pub block_tokens: usize,
+    /// Most rows of one step.
+    pub rows_max: usize,
+    /// Most rows of one step whose logits may be asked for.
+    pub samples_max: usize,
+}
+
+/// A decoder with its KV memory, on the CPU.
+pub struct CpuDevice {
+    decoder: Decoder,
+    cpu: Cpu,
+    kv: KvMemory,
+    scratch: Scratch,
+    sampler: sampler::Scratch,
+    /// `[tile, vocab]`: the head runs over so many samples at a time.
+    logits: Vec<f32>,
+    limits: DeviceLimits,
+    /// Answers that were not collected yet, oldest first.
+    pending: VecDeque<(Ticket, Rows)>,
+    /// Memory of answers that were.
+    spare: Vec<Rows>,
+    next: u64,
+}
+
+impl CpuDevice {
+    /// Allocates everything that steps will need. Fails where the machine lacks the ISA.
+    pub fn new(model: &LoadedModel, options: &CpuOptions) -> Result<Self, LoadError> {
+        let config = &model.config;
+        assert!(options.context <= config.context, "a context beyond the model's");
+        assert!(options.rows_max > 0 && options.samples_max > 0, "a device without rows");
+        let isa = options.isa.unwrap_or_else(Isa::best);
+        let cpu = Cpu::new(isa, options.threads).ok_or(LoadError::Isa(isa))?;
+        let tile = (LOGITS_BYTES_MAX / (4 * config.vocab)).clamp(1, options.samples_max);
+        let limits = DeviceLimits {
+            vocab: config.vocab,
+            blocks: options.blocks,
+            block_tokens: options.block_tokens,
+            context: options.context,
+            rows_max: options.rows_max,
+            samples_max: options.samples_max,
+        };
+        Ok(Self {
+            decoder: Decoder::new(config.clone(), model.weights.clone(), options.context),
+            cpu,
+            kv: KvMemory::new(config, model.kv_format, options.blocks, options.block_tokens),
+            scratch: Scratch::new(config, options.rows_max, options.samples_max),
+            sampler: sampler::Scratch::new(config.vocab),
+            logits: vec![0.0; tile * config.vocab],
+            limits,
+            pending: VecDeque::new(),
+            spare: Vec::new(),
+            next: 0,
+        })
+    }
+
+    pub fn isa(&self) -> Isa {
+        self.cpu.isa()
+    }
+
+    pub fn threads(&self) -> usize {
+        self.cpu.threads()
+    }
+
+    /// Size of the KV cache in memory.
+    pub fn kv_bytes(&self) -> usize {
+        self.kv.bytes()
+    }
+
+    /// Read bandwidth of memory in bytes per second with this device's threads, measured.
+    pub fn read_bandwidth(&self, bytes: usize) -> f64 {
+        self.cpu.read_bandwidth(bytes)
+    }
+
+    fn answer(&mut self, step: &Step, rows: &mut Rows) {
+        let vocab = self.limits.vocab;
+        let tile = self.logits.len() / vocab;
+        for (i, samples) in step.samples.chunks(tile).enumerate() {
+            let logits = &mut self.logits[..samples.len() * vocab];
+            self.decoder.logits(&self.cpu, &self.scratch, i * tile, logits);
+            for (sample, logits) in samples.iter().zip(logits.chunks_exact(vocab)) {
+                let row = match sample.plan {
+                    Plan::Logits => {
+                        let start = rows.logits.len();
+                        rows.logits.extend_from_slice(logits);
+                        Row::Logits(start..start + vocab)
+                    }
+                    Plan::Greedy => token(&self.cpu, step, sample, logits, None),
+                    Plan::Draw(draw) => {
+                        let id = sampler::choose(logits, &draw, &mut self.sampler);
+                        token(&self.cpu, step, sample, logits, id)
+                    }
+                };
+                rows.rows.push(row);
+            }
+        }
+    }
+}
+
+/// The answer with a token that was drawn, or with the likeliest where none was (greedy, or
+/// logits that are all NaN).
+fn token(cpu: &Cpu, step: &Step, sample: &Sample, logits: &[f32], drawn: Option<u32>) -> Row {
+    let id = drawn.unwrap_or_else(|| cpu.argmax(logits) as u32);
+    let logprob =
+        if sample.logprob { logits[id as usize] - cpu.log_sum_exp(logits) } else { f32::NAN };
+    let stop_ids = &step.stop_ids[sample.stop_ids.start as usize..sample.stop_ids.end as usize];
+    Row::Token { id, logprob, stop: stop_ids.contains(&id) }
+}
+
+impl Device for CpuDevice {
+    fn limits(&self) -> DeviceLimits {
+        self.limits.clone()
+    }
+
+    fn submit(&mut self, step: &Step) -> Result<Ticket, DeviceError> {
+        step.assert_valid(&self.limits);
+        for &copy in &step.copies {
+            self.kv.copy(copy);
+        }
+        self.decoder.forward(&self.cpu, step, &mut self.kv, &mut self.scratch);
+        let mut rows = self.spare.pop().unwrap_or_default();
+        rows.clear();
+        self.answer(step, &mut rows);
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        self.pending.push_back((ticket, rows));
+        Ok(ticket)
+    }
+
+    fn collect(&mut self, ticket: Ticket, rows: &mut Rows) -> Result<(), DeviceError> {
+        let (oldest, mut answer) = self.pending.pop_front().expect("collected more than submitted");
+        assert_eq!(oldest, ticket, "tickets are collected in order");
+        std::mem::swap(rows, &mut answer);
+        self.spare.push(answer);
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! The one transformer: Llama-shaped, configured by data.
+
+use std::sync::Arc;
+
+use kernels::{AttendRow, Cpu, Query, Write};
+
+use crate::config::DecoderConfig;
+use crate::kv::KvMemory;
+use crate::rope::Rope;
+use crate::step::Step;
+use crate::weights::{LayerWeights, Weights};
+
+/// A model ready to run: immutable, everything that changes is in [`KvMemory`] and [`Scratch`].
+pub struct Decoder {
+    config: DecoderConfig,
+    weights: Arc<Weights>,
+    rope: Rope,
+}
+
+/// Every activation of a pass, allocated once for the largest one.
+pub struct Scratch {
+    /// The residual stream: `[rows, hidden]`.
+    x: Vec<f32>,
+    /// Input of a linear layer: `[rows, hidden]`.
+    normed: Vec<f32>,
+    /// `[rows, q_width + 2 kv_width]`
+    qkv: Vec<f32>,
+    /// `[rows, q_width]`
+    attended: Vec<f32>,
+    /// `[rows, 2 intermediate]`
+    gate_up: Vec<f32>,
+    /// `[rows, intermediate]`
+    activated: Vec<f32>,
+    /// What each row attends to: `[rows]`.
+    attend: Vec<AttendRow>,
+    /// Block and place in it where each row's K and V go: `[rows]`.
+    places: Vec<(u32, usize)>,
+    /// Normed rows that the head is applied to: `[samples, hidden]`.
+    sampled: Vec<f32>,
+}
+
+impl Scratch {
+    /// For passes of up to `rows_max` rows, `samples_max` of them sampled.
+    pub fn new(config: &DecoderConfig, rows_max: usize, samples_max: usize) -> Self {
+        let buffer = |width: usize| vec![0.0; rows_max * width];
+        Self {
+            x: buffer(config.hidden),
+            normed: buffer(config.hidden),
+            qkv: buffer(config.q_width() + 2 * config.kv_width()),
+            attended: buffer(config.q_width()),
+            gate_up: buffer(2 * config.intermediate),
+            activated: buffer(config.intermediate),
+            attend: Vec::with_capacity(rows_max),
+            places: Vec::with_capacity(rows_max),
+            sampled: vec![0.0; samples_max * config.hidden],
+        }
+    }
+}
+
+impl Decoder {
+    /// `context`: the longest sequence that will be run, in tokens.
+    pub fn new(config: DecoderConfig, weights: Arc<Weights>, context: usize) -> Self {
+        let rope = Rope::new(&config.rope, config.head_dim, context);
+        Self { config, weights, rope }
+    }
+
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// Runs every row of a step through all layers and leaves the sampled rows, normed, in the
+    /// scratch. The step has passed [`Step::assert_valid`].
+    pub fn forward(&self, cpu: &Cpu, step: &Step, kv: &mut KvMemory, scratch: &mut Scratch) {
+        self.embed(step, scratch);
+        place_rows(step, kv.block_tokens(), scratch);
+        for (i, layer) in self.weights.layers.iter().enumerate() {
+            self.attention(cpu, (i, layer), step, kv, scratch);
+            self.mlp(cpu, layer, step.rows(), scratch);
+        }
+        let hidden = self.config.hidden;
+        for (sample, normed) in step.samples.iter().zip(scratch.sampled.chunks_exact_mut(hidden)) {
+            let x = &scratch.x[sample.row as usize * hidden..][..hidden];
+            cpu.rms_norm(x, &self.weights.final_norm, self.config.rms_eps, normed);
+        }
+    }
+
+    /// The head, on samples `first..` of the last pass: `logits[n, vocab]`.
+    pub fn logits(&self, cpu: &Cpu, scratch: &Scratch, first: usize, logits: &mut [f32]) {
+        let (hidden, samples) = (self.config.hidden, logits.len() / self.config.vocab);
+        let sampled = &scratch.sampled[first * hidden..][..samples * hidden];
+        cpu.matmul(sampled, self.weights.head().matrix(), None, Write::Replace, logits);
+    }
+
+    fn embed(&self, step: &Step, scratch: &mut Scratch) {
+        let embedding = self.weights.embedding.matrix();
+        for (&token, x) in step.tokens.iter().zip(scratch.x.chunks_exact_mut(self.config.hidden)) {
+            kernels::gather(embedding, token as usize, x);
+        }
+    }
+
+    /// `x += o · attention(rope(qkv · norm(x)))`
+    fn attention(
+        &self,
+        cpu: &Cpu,
+        (i, layer): (usize, &LayerWeights),
+        step: &Step,
+        kv: &mut KvMemory,
+        scratch: &mut Scratch,
+    ) {
+        let config = &self.config;
+        let (rows, hidden) = (step.rows(), config.hidden);
+        let (q_width, kv_width) = (config.q_width(), config.kv_width());
+        let stride = q_width + 2 * kv_width;
+        let x = &mut scratch.x[..rows * hidden];
+        let normed = &mut scratch.normed[..rows * hidden];
+        let qkv = &mut scratch.qkv[..rows * stride];
+        let attended = &mut scratch.attended[..rows * q_width];
+
+        cpu.rms_norm(x, &layer.attention_norm, config.rms_eps, normed);
+        cpu.matmul(normed, layer.qkv.matrix(), layer.qkv.bias(), Write::Replace, qkv);
+        // K follows Q in each row, so one call turns the heads of both.
+        let turned = config.heads + config.kv_heads;
+        let tables = self.rope.tables();
+        cpu.rope(qkv, stride, turned, config.head_dim, tables, &step.positions);
+        for (row, &place) in qkv.chunks_exact(stride).zip(&scratch.places) {
+            let (k, v) = row[q_width..].split_at(kv_width);
+            kv.write(i, place, k, v);
+        }
+        let scale = 1.0 / (config.head_dim as f32).sqrt();
+        let query = Query { q: qkv, stride, heads: config.heads, scale };
+        cpu.attention(query, kv.layer(i), &step.blocks, &scratch.attend, attended);
+        cpu.matmul(attended, layer.o.matrix(), layer.o.bias(), Write::Add, x);
+    }
+
+    /// `x += down · (silu(gate · norm(x)) * (up · norm(x)))`
+    fn mlp(&self, cpu: &Cpu, layer: &LayerWeights, rows: usize, scratch: &mut Scratch) {
+        let (hidden, inter) = (self.config.hidden, self.config.intermediate);
+        let x = &mut scratch.x[..rows * hidden];
+        let normed = &mut scratch.normed[..rows * hidden];
+        let gate_up = &mut scratch.gate_up[..rows * 2 * inter];
+        let activated = &mut scratch.activated[..rows * inter];
+
+        cpu.rms_norm(x, &layer.mlp_norm, self.config.rms_eps, normed);
+        cpu.matmul(normed, layer.gate_up.matrix(), layer.gate_up.bias(), Write::Replace, gate_up);
+        cpu.swiglu(gate_up, activated, inter);
+        cpu.matmul(activated, layer.down.matrix(), layer.down.bias(), Write::Add, x);
+    }
+}
+
+/// Looks every row up in its sequence's block table, once for all layers.
+fn place_rows(step: &Step, block_tokens: usize, scratch: &mut Scratch) {
+    scratch.attend.clear();
+    scratch.places.clear();
+    for segment in &step.segments {
+        let blocks_start = segment.blocks.start;
+        for &position in &step.positions[segment.rows.start as usize..segment.rows.end as usize] {
+            let at = position as usize;
+            let block = step.blocks[blocks_start as usize + at / block_tokens];
+            scratch.places.push((block, at % block_tokens));
+            scratch.attend.push(AttendRow { blocks_start, len: position + 1 });
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! From a folder, or from the bytes in the binary, to weights ready to run.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::DType;
+
+use crate::config::DecoderConfig;
+use crate::error::LoadError;
+use crate::numbers::Format;
+use crate::weights::{Safetensors, TensorName, WeightSource, Weights};
+use crate::{KvFormat, Quant};
+
+/// Far above any real config.json.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
+/// Up to here an f32 checkpoint keeps its format: the bytes saved would not be noticed.
+const F32_PARAMETERS_MAX: u64 = 100_000_000;
+
+/// The embedded model: file name and bytes.
+const BUILTIN: [(&str, &[u8]); 2] = [
+    ("config.json", include_bytes!("../default/config.json")),
+    ("tokenizer.json", include_bytes!("../default/tokenizer.json")),
+];
+const BUILTIN_WEIGHTS: &[u8] = include_bytes!("../default/model.safetensors");
+
+/// Where a model comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelSource {
+    /// The one in the binary.
+    Builtin,
+    /// A folder as transformers writes it.
+    Directory(PathBuf),
+}
+
+impl ModelSource {
+    /// One of the model's small files, None where it has no such file.
+    pub fn read(
+        &self,
+        name: &str,
+        bytes_max: u64,
+    ) -> Result<Option<Cow<'static, [u8]>>, LoadError> {
+        match self {
+            ModelSource::Builtin => {
+                let file = BUILTIN.iter().find(|(file, _)| *file == name);
+                Ok(file.map(|(_, bytes)| Cow::Borrowed(*bytes)))
+            }
+            ModelSource::Directory(folder) => {
+                Ok(read_bounded(&folder.join(name), bytes_max)?.map(Cow::Owned))
+            }
+        }
+    }
+
+    fn weights(&self) -> Result<Safetensors, LoadError> {
+        match self {
+            ModelSource::Builtin => Safetensors::embedded(BUILTIN_WEIGHTS),
+            ModelSource::Directory(folder) => Safetensors::open(folder),
+        }
+    }
+
+    /// The config alone: enough to plan memory, and to refuse a model before reading it.
+    pub fn config(&self) -> Result<DecoderConfig, LoadError> {
+        let config = self
+            .read("config.json", CONFIG_BYTES_MAX)?
+            .ok_or_else(|| LoadError::Missing(self.path("config.json")))?;
+        let generation = self.read("generation_config.json", CONFIG_BYTES_MAX)?;
+        DecoderConfig::parse(&config, generation.as_deref())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        match self {
+            ModelSource::Builtin => PathBuf::from(name),
+            ModelSource::Directory(folder) => folder.join(name),
+        }
+    }
+}
+
+/// Weights and what is known of them.
+pub struct LoadedModel {
+    pub config: DecoderConfig,
+    pub weights: Arc<Weights>,
+    pub kv_format: Format,
+}
+
+/// Reads a model into memory.
+pub fn load(source: &ModelSource, quant: Quant, kv: KvFormat) -> Result<LoadedModel, LoadError> {
+    let config = source.config()?;
+    let tensors = source.weights()?;
+    let format = weight_format(quant, &config, &tensors)?;
+    let weights = Arc::new(Weights::load(&config, &tensors, format)?);
+    Ok(LoadedModel { config, weights, kv_format: kv_format(kv, format) })
+}
+
+impl LoadedModel {
+    /// A model of a given shape that knows nothing, for benches.
+    pub fn random(config: DecoderConfig, quant: Quant, kv: KvFormat, seed: u64) -> Self {
+        let format = if quant == Quant::F32 { Format::F32 } else { Format::Bf16 };
+        let weights = Arc::new(Weights::random(&config, format, seed));
+        Self { config, weights, kv_format: kv_format(kv, format) }
+    }
+
+    pub fn weight_format(&self) -> Format {
+        self.weights.format()
+    }
+
+    /// KV memory that one position of one sequence takes, in all layers.
+    pub fn kv_bytes_per_token(&self) -> usize {
+        2 * self.config.layers * self.config.kv_width() * self.kv_format.bytes()
+    }
+}
+
+fn weight_format(
+    quant: Quant,
+    config: &DecoderConfig,
+    source: &dyn WeightSource,
+) -> Result<Format, LoadError> {
+    // Asked for in every case, so that a checkpoint of another type is refused before it is read.
+    let stored = source.dtype(TensorName::Embedding)?;
+    let small = config.parameters() < F32_PARAMETERS_MAX;
+    Ok(match quant {
+        Quant::F32 => Format::F32,
+        Quant::Bf16 => Format::Bf16,
+        Quant::Auto if stored == DType::F32 && small => Format::F32,
+        Quant::Auto => Format::Bf16,
+    })
+}
+
+fn kv_format(kv: KvFormat, weights: Format) -> Format {
+    match kv {
+        KvFormat::Auto => weights,
+        KvFormat::F32 => Format::F32,
+        KvFormat::Bf16 => Format::Bf16,
+    }
+}
+
+/// A whole file of at most `max` bytes; None where there is none.
+pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Option<Vec<u8>>, LoadError> {
+    let read = |source| LoadError::Read { file: path.to_owned(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(read(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > max {
+        return Err(LoadError::TooLarge { file: path.to_owned(), max });
+    }
+    Ok(Some(bytes))
+}
