@@ -1,17 +1,35 @@
-//! The door to the kernels of one instruction set.
+//! The door to the kernels of one instruction set: checks shapes, deals work to the threads.
 
+use std::hint::black_box;
+use std::ops::Range;
 use std::time::Instant;
 
+use crate::arch::{self, Table};
 use crate::isa::Isa;
-use crate::naive;
+use crate::ops::{Attention, HEADS_PER_KV_MAX, Heads, Product, TILE_COLS};
+use crate::out::Out;
+use crate::pool::Pool;
 use crate::shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};
+
+/// Multiplications from which a phase is dealt to the threads: about 2 microseconds of one
+/// core, which is what dealing costs.
+const PARALLEL_MIN: usize = 32 * 1024;
+
+/// What an `exp` and its division cost, in multiplications.
+const EXP_COST: usize = 8;
+
+/// Sums over the buffer of [`Cpu::read_bandwidth`]; the first brings it in, the best counts.
+const BANDWIDTH_RUNS: usize = 5;
 
 /// The kernels of one instruction set and the threads that run them.
 ///
 /// Every method asserts the shapes of its operands: a wrong shape is a bug of the caller.
+/// `Send` but not `Sync`: kernels run one at a time, each on all threads.
 pub struct Cpu {
     isa: Isa,
-    threads: usize,
+    /// Of `isa`, which this machine has.
+    table: &'static Table,
+    pool: Pool,
 }
 
 impl Cpu {
@@ -19,7 +37,8 @@ impl Cpu {
     /// this machine lacks the instruction set.
     pub fn new(isa: Isa, threads: usize) -> Option<Cpu> {
         assert!(threads >= 1, "kernels need a thread");
-        isa.is_available().then_some(Cpu { isa, threads })
+        let table = arch::table(isa)?;
+        Some(Cpu { isa, table, pool: Pool::new(threads) })
     }
 
     pub fn isa(&self) -> Isa {
@@ -28,7 +47,7 @@ impl Cpu {
 
     /// Threads that work on a kernel, the caller's included.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.pool.threads()
     }
 
     /// `y[M, rows] (+)= x[M, cols] · wᵀ + bias[rows]`, where M is `x.len() / cols`.
@@ -41,14 +60,41 @@ impl Cpu {
         y: &mut [f32],
     ) {
         check_matmul(x, w, bias, y);
-        naive::matmul(x, w, bias, write, y);
+        let (Matrix { rows, cols, .. }, y) = (w, Out::new(y));
+        match w.elems {
+            Elems::F32(w) => {
+                self.product(&Product { x, w, rows, cols, bias, write, y }, self.table.matmul_f32);
+            }
+            Elems::Bf16(w) => {
+                self.product(&Product { x, w, rows, cols, bias, write, y }, self.table.matmul_bf16);
+            }
+        }
+    }
+
+    fn product<E: Sync>(
+        &self,
+        product: &Product<'_, E>,
+        kernel: unsafe fn(&Product<'_, E>, Range<usize>),
+    ) {
+        self.deal(product.rows, TILE_COLS, product.x.len() * product.rows, |rows| {
+            // SAFETY: the table is of an instruction set that this machine has, the shapes
+            // were checked, and no row of w is dealt twice.
+            unsafe { kernel(product, rows) };
+        });
     }
 
     /// `y[M, N] = x / sqrt(mean(x²) + eps) * weight[N]`
     pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
-        assert!(!weight.is_empty() && x.len().is_multiple_of(weight.len()), "rms_norm: x");
+        let width = weight.len();
+        assert!(width > 0 && x.len().is_multiple_of(width), "rms_norm: x");
         assert_eq!(x.len(), y.len(), "rms_norm: y");
-        naive::rms_norm(x, weight, eps, y);
+        let (out, work) = (Out::new(y), 2 * x.len());
+        self.deal(x.len() / width, 1, work, |rows| {
+            let rows = rows.start * width..rows.end * width;
+            // SAFETY: the table is of an instruction set that this machine has, and no row is
+            // dealt twice.
+            unsafe { (self.table.rms_norm)(&x[rows.clone()], weight, eps, out.slice(rows)) };
+        });
     }
 
     /// Rotates in place the first `heads` heads of each row of `x[M, stride]`: the halves of a
@@ -63,19 +109,39 @@ impl Cpu {
         positions: &[u32],
     ) {
         assert!(head_dim > 0 && head_dim.is_multiple_of(2), "rope: head_dim {head_dim} is odd");
-        assert!(heads * head_dim <= stride, "rope: heads beyond the row");
+        assert!(stride > 0 && heads * head_dim <= stride, "rope: heads beyond the row");
         assert_eq!(x.len(), positions.len() * stride, "rope: x");
         assert_eq!(tables.cos.len(), tables.sin.len(), "rope: tables");
         let context = tables.cos.len() / (head_dim / 2);
         assert!(positions.iter().all(|&p| (p as usize) < context), "rope: position beyond tables");
-        naive::rope(x, stride, heads, head_dim, tables, positions);
+        let work = 2 * positions.len() * heads * head_dim;
+        let heads = Heads { stride, count: heads, dim: head_dim };
+        let out = Out::new(x);
+        self.deal(positions.len(), 1, work, |rows| {
+            // SAFETY: the table is of an instruction set that this machine has, the shapes
+            // were checked, and no row is dealt twice.
+            unsafe {
+                let x = out.slice(rows.start * stride..rows.end * stride);
+                (self.table.rope)(x, heads, tables, &positions[rows]);
+            }
+        });
     }
 
     /// `y[M, width] = silu(gate_up[M, ..width]) * gate_up[M, width..]`
     pub fn swiglu(&self, gate_up: &[f32], y: &mut [f32], width: usize) {
         assert!(width > 0 && y.len().is_multiple_of(width), "swiglu: y");
         assert_eq!(gate_up.len(), 2 * y.len(), "swiglu: gate_up");
-        naive::swiglu(gate_up, y, width);
+        let (rows, work) = (y.len() / width, EXP_COST * y.len());
+        let out = Out::new(y);
+        self.deal(rows, 1, work, |rows| {
+            let gate_up = &gate_up[2 * width * rows.start..2 * width * rows.end];
+            // SAFETY: the table is of an instruction set that this machine has, and no row is
+            // dealt twice.
+            unsafe {
+                let y = out.slice(rows.start * width..rows.end * width);
+                (self.table.swiglu)(gate_up, y, width);
+            }
+        });
     }
 
     /// Grouped-query attention: row `m` attends to the first `rows[m].len` positions of its
@@ -90,33 +156,86 @@ impl Cpu {
         y: &mut [f32],
     ) {
         check_attention(query, kv, blocks, rows, y);
-        naive::attention(query, kv, blocks, rows, y);
+        let seen: usize = rows.iter().map(|row| row.len as usize).sum();
+        let work = 2 * seen * query.heads * kv.head_dim;
+        let parts = if work < PARALLEL_MIN { 1 } else { self.threads() };
+        let y = Out::new(y);
+        match (kv.k, kv.v) {
+            (Elems::F32(k), Elems::F32(v)) => {
+                let attention = Attention { query, kv, k, v, blocks, rows, parts, y };
+                self.attend(&attention, self.table.attention_f32);
+            }
+            (Elems::Bf16(k), Elems::Bf16(v)) => {
+                let attention = Attention { query, kv, k, v, blocks, rows, parts, y };
+                self.attend(&attention, self.table.attention_bf16);
+            }
+            _ => unreachable!("the door refused K and V of different formats"),
+        }
+    }
+
+    fn attend<E: Sync>(
+        &self,
+        attention: &Attention<'_, E>,
+        kernel: unsafe fn(&Attention<'_, E>, usize),
+    ) {
+        self.each(attention.parts, |part| {
+            // SAFETY: the table is of an instruction set that this machine has, the shapes and
+            // blocks were checked, and each part is computed once.
+            unsafe { kernel(attention, part) };
+        });
     }
 
     /// The lowest index of the highest number. NaN never wins; all NaN is 0.
     pub fn argmax(&self, x: &[f32]) -> usize {
         assert!(!x.is_empty(), "argmax of nothing");
-        naive::argmax(x)
+        // SAFETY: the table is of an instruction set that this machine has.
+        unsafe { (self.table.argmax)(x) }
     }
 
     /// `ln Σ exp(x)`
     pub fn log_sum_exp(&self, x: &[f32]) -> f32 {
         assert!(!x.is_empty(), "log_sum_exp of nothing");
-        naive::log_sum_exp(x)
+        // SAFETY: the table is of an instruction set that this machine has.
+        unsafe { (self.table.log_sum_exp)(x) }
     }
 
     /// Read bandwidth of memory in bytes per second, with all threads: the best of several
-    /// sums over a buffer of `bytes`.
+    /// sums over a buffer of `bytes`, which should be many times the size of the caches.
     pub fn read_bandwidth(&self, bytes: usize) -> f64 {
-        let buffer = vec![1.0f32; (bytes / 4).max(1)];
+        // Not zeros, which the system may map to one page.
+        let buffer = vec![1.0f32; (bytes / size_of::<f32>()).max(1)];
+        let threads = self.threads();
         let mut best = 0.0f64;
-        for _ in 0..5 {
+        for _ in 0..BANDWIDTH_RUNS {
             let start = Instant::now();
-            std::hint::black_box(buffer.iter().sum::<f32>());
-            best = best.max((buffer.len() * 4) as f64 / start.elapsed().as_secs_f64());
+            self.each(threads, |part| {
+                let part = &buffer[share(buffer.len(), 1, part, threads)];
+                // SAFETY: the table is of an instruction set that this machine has.
+                black_box(unsafe { (self.table.sum)(part) });
+            });
+            best = best.max(size_of_val(&buffer[..]) as f64 / start.elapsed().as_secs_f64());
         }
         best
     }
+
+    /// Deals `0..count` to the threads in ranges that begin at multiples of `granule`, or runs
+    /// it here when the work, in multiplications, is too little to share.
+    fn deal(&self, count: usize, granule: usize, work: usize, job: impl Fn(Range<usize>) + Sync) {
+        let parts = if work < PARALLEL_MIN || count <= granule { 1 } else { self.threads() };
+        self.each(parts, |part| job(share(count, granule, part, parts)));
+    }
+
+    /// Runs `job` once for each of `parts`, which is 1 or the number of threads.
+    fn each(&self, parts: usize, job: impl Fn(usize) + Sync) {
+        if parts == 1 { job(0) } else { self.pool.run(&job) }
+    }
+}
+
+/// The range of `0..count` that is part `part` of `parts`.
+fn share(count: usize, granule: usize, part: usize, parts: usize) -> Range<usize> {
+    let granules = count.div_ceil(granule);
+    let edge = |part: usize| (granules * part / parts * granule).min(count);
+    edge(part)..edge(part + 1)
 }
 
 fn check_matmul(x: &[f32], w: Matrix<'_>, bias: Option<&[f32]>, y: &[f32]) {
@@ -137,6 +256,7 @@ fn check_attention(
     let width = query.heads * kv.head_dim;
     assert!(width > 0 && kv.kv_heads > 0 && kv.block_tokens > 0, "attention: empty shape");
     assert!(query.heads.is_multiple_of(kv.kv_heads), "attention: heads");
+    assert!(query.heads / kv.kv_heads <= HEADS_PER_KV_MAX, "attention: heads per KV head");
     assert!(query.stride >= width, "attention: heads beyond the row");
     assert_eq!(y.len(), rows.len() * width, "attention: y");
     assert!(

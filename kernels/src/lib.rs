@@ -7,11 +7,16 @@
 //! One rule holds for every kernel: a row's result has the same bits whatever the number of
 //! rows, its neighbours, the thread count and the layout of the KV blocks.
 
+mod arch;
 mod convert;
 mod cpu;
 mod isa;
 pub mod naive;
+mod ops;
+mod out;
+mod pool;
 pub mod shape;
+mod vector;
 
 pub use convert::{gather, to_bf16, to_f32};
 pub use cpu::Cpu;

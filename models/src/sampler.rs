@@ -189,6 +189,8 @@ fn weigh(candidates: &mut Vec<Candidate>, highest: f32, draw: &Draw) {
 fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
     let total = mass(candidates);
     let mut missing = ((f64::from(top_p) * total as f64).ceil() as u64).max(1);
+    let least = lightest_needed(candidates, missing);
+    candidates.retain(|candidate| candidate.weight >= least);
     // candidates[..low] are kept, candidates[high..] are dropped
     let (mut low, mut high) = (0, candidates.len());
     while high - low > 1 {
@@ -204,6 +206,22 @@ fn keep_top_p(candidates: &mut Vec<Candidate>, top_p: f32) {
         }
     }
     candidates.truncate(high);
+}
+
+/// A weight, a power of two, such that the candidates of at least this weight have the mass that
+/// is `missing`: most of a vocabulary is far lighter and need not be selected from.
+fn lightest_needed(candidates: &[Candidate], mut missing: u64) -> u64 {
+    let mut mass_by_magnitude = [0u64; UNIT_BITS as usize + 1];
+    for candidate in candidates {
+        mass_by_magnitude[candidate.weight.ilog2() as usize] += candidate.weight;
+    }
+    for (magnitude, mass) in mass_by_magnitude.into_iter().enumerate().rev() {
+        if mass >= missing {
+            return 1 << magnitude;
+        }
+        missing -= mass;
+    }
+    0
 }
 
 fn mass(candidates: &[Candidate]) -> u64 {

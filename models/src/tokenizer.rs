@@ -19,6 +19,9 @@ use self::source::Source;
 /// Bytes of one text to encode: a request body is no larger.
 pub const ENCODE_BYTES_MAX: usize = 8 << 20;
 
+/// A normalizer makes of so many bytes one: NFC of three Hangul letters, the most it ever does.
+const NORMALISED_SHRINK_MAX: usize = 3;
+
 /// Stands between the characters of a guarded token: a noncharacter, which no text that is meant
 /// for anyone else contains.
 const GUARD: char = '\u{FDD0}';
@@ -166,6 +169,15 @@ impl Tokenizer {
     /// Whether the token steers the model and is no text.
     pub fn is_special(&self, id: u32) -> bool {
         self.bytes.is_special(id)
+    }
+
+    /// A lower bound for the ids of a text of so many bytes, so that one that cannot fit is refused
+    /// before any time is spent on it.
+    pub fn tokens_min(&self, text_bytes: usize) -> usize {
+        match self.bytes.longest() {
+            Some(longest) => text_bytes / (longest.max(1) * NORMALISED_SHRINK_MAX),
+            None => 0,
+        }
     }
 
     /// Ids of a prompt: bos where the model wants one, then the text.

@@ -3,14 +3,19 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use models::text::{Progress, StopStrings, TextAssembler};
+use smallvec::SmallVec;
+
 use super::clean::Cleaner;
-use super::stop::StopMatcher;
 use crate::completion::{Chunk, Event, FimInput, FinishReason, TokenLogprob};
+
+type Text = SmallVec<[u8; 40]>;
 
 pub(super) struct Choice {
     index: u32,
-    stops: Arc<[String]>,
-    matcher: StopMatcher,
+    /// Stop strings are matched here too, by the rules of the engine, whatever a cloud made of
+    /// them.
+    assembler: TextAssembler,
     cleaner: Option<Cleaner>,
     /// Tokens whose text is not given out yet, each with the byte its text begins at.
     tokens: VecDeque<(usize, TokenLogprob)>,
@@ -21,11 +26,10 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    pub(super) fn new(index: u32, stops: &Arc<[String]>, emulated: Option<&FimInput>) -> Self {
+    pub(super) fn new(index: u32, stops: &Arc<StopStrings>, emulated: Option<&FimInput>) -> Self {
         Self {
             index,
-            stops: stops.clone(),
-            matcher: StopMatcher::default(),
+            assembler: TextAssembler::new(stops.clone()),
             cleaner: emulated.map(|fim| Cleaner::new(&fim.prefix, &fim.suffix)),
             tokens: VecDeque::new(),
             arrived: 0,
@@ -61,9 +65,9 @@ impl Choice {
                 false
             }
         };
-        let mut free = String::new();
-        let met = self.matcher.push(&cleaned, &self.stops, &mut free);
-        self.give(&free, out);
+        let mut free = Text::new();
+        let met = self.assembler.push(cleaned.as_bytes(), &mut free) == Progress::Stopped;
+        self.give(free, out);
         if met {
             self.end(FinishReason::Stop, out);
         } else if ended {
@@ -80,7 +84,7 @@ impl Choice {
         if !met {
             // Tokens without text of their own (the end of text) still count.
             self.released = usize::MAX;
-            self.give("", out);
+            self.give(Text::new(), out);
         }
         self.end(if met { FinishReason::Stop } else { reason }, out);
     }
@@ -94,12 +98,10 @@ impl Choice {
         if let Some(cleaner) = &mut self.cleaner {
             cleaner.finish(&mut cleaned);
         }
-        let mut free = String::new();
-        let met = self.matcher.push(&cleaned, &self.stops, &mut free);
-        if !met {
-            self.matcher.finish(&mut free);
-        }
-        self.give(&free, out);
+        let mut free = Text::new();
+        let met = self.assembler.push(cleaned.as_bytes(), &mut free) == Progress::Stopped;
+        self.assembler.finish(&mut free);
+        self.give(free, out);
         met
     }
 
@@ -109,17 +111,13 @@ impl Choice {
         out.push_back(Event::Finished { choice: self.index, reason });
     }
 
-    fn give(&mut self, text: &str, out: &mut VecDeque<Event>) {
+    fn give(&mut self, text: Text, out: &mut VecDeque<Event>) {
         self.released = self.released.saturating_add(text.len());
         let whole = self.tokens.iter().take_while(|(begins, _)| *begins < self.released).count();
         let tokens: Vec<TokenLogprob> = self.tokens.drain(..whole).map(|(_, t)| t).collect();
         if text.is_empty() && tokens.is_empty() {
             return;
         }
-        out.push_back(Event::Chunk(Chunk {
-            choice: self.index,
-            text: text.as_bytes().into(),
-            tokens,
-        }));
+        out.push_back(Event::Chunk(Chunk { choice: self.index, text, tokens }));
     }
 }

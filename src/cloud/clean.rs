@@ -4,8 +4,6 @@
 //! Text is held back only while it may still turn out to be one of these, and every buffer is
 //! bounded. What comes out does not depend on how the text was split.
 
-use super::stop::overlap;
-
 /// White space and language name before the code of a fence; longer ones are text.
 const FENCE_HEAD_MAX: usize = 64;
 /// Bytes before the cursor in which an echo is looked for: some 40 lines.
@@ -24,7 +22,10 @@ pub(super) struct Cleaner {
     stage: Stage,
     /// Text not given out yet.
     held: String,
+    /// A fence was opened, so a closing one ends the completion.
     fenced: bool,
+    /// Something was given out.
+    begun: bool,
     /// What an echo would begin the text with, longest first.
     echoes: Vec<String>,
     /// Head of the text after the cursor.
@@ -49,6 +50,7 @@ impl Cleaner {
             stage: Stage::Fence,
             held: String::new(),
             fenced: false,
+            begun: false,
             echoes: echoes(prefix),
             suffix: suffix[..suffix.floor_char_boundary(SUFFIX_WINDOW)].to_owned(),
             unopened: 0,
@@ -84,8 +86,11 @@ impl Cleaner {
         }
         if self.stage == Stage::Body {
             if self.fenced {
-                let partial = overlap(&self.held, CLOSING);
-                self.held.truncate(self.held.len() - partial);
+                // A last line of one or two back-ticks is the fence that was cut off.
+                let partial = self.closing_part();
+                if partial > 1 {
+                    self.held.truncate(self.held.len() - partial);
+                }
             }
             self.close(out);
         }
@@ -122,7 +127,7 @@ impl Cleaner {
     }
 
     fn body(&mut self, out: &mut String) {
-        let closing = if self.fenced { self.closing() } else { None };
+        let closing = self.fenced.then(|| self.closing()).flatten();
         if let Some(at) = closing {
             self.held.truncate(at);
         }
@@ -137,16 +142,22 @@ impl Cleaner {
         } else if closing.is_some() {
             self.close(out);
         } else {
-            let fence = if self.fenced { overlap(&self.held, CLOSING) } else { 0 };
+            let fence = if self.fenced { self.closing_part() } else { 0 };
             let before_fence = &self.held[..self.held.len() - fence];
             let keep = fence + overlap(before_fence, &self.suffix);
             self.give(self.held.len() - keep, out);
         }
     }
 
-    /// Where the closing fence begins: at a line's start, or right away.
+    /// Where the closing fence's line begins: after a line's end, or right away.
     fn closing(&self) -> Option<usize> {
-        self.held.find(CLOSING)
+        if !self.begun && self.held.starts_with(FENCE) { Some(0) } else { self.held.find(CLOSING) }
+    }
+
+    /// How much at the end of what is held may become the closing fence.
+    fn closing_part(&self) -> usize {
+        let first_line = !self.begun && FENCE.starts_with(&self.held);
+        if first_line { self.held.len() } else { overlap(&self.held, CLOSING) }
     }
 
     /// Gives out all that is held but a repetition of the suffix.
@@ -164,10 +175,20 @@ impl Cleaner {
     }
 
     fn give(&mut self, len: usize, out: &mut String) {
+        self.begun |= len > 0;
         self.unopened += unopened(&self.held[..len]);
         out.push_str(&self.held[..len]);
         self.held.drain(..len);
     }
+}
+
+/// Length in bytes of the longest tail of `text` that is a head of `next`.
+fn overlap(text: &str, next: &str) -> usize {
+    let longest = text.len().min(next.len());
+    (1..=longest)
+        .rev()
+        .find(|&len| text.as_bytes()[text.len() - len..] == next.as_bytes()[..len])
+        .unwrap_or(0)
 }
 
 /// Closing less opening brackets.
@@ -227,7 +248,10 @@ mod tests {
             ("", "", "    indented\n", "    indented\n"),
             ("", "", "```python\na + b\n```", "a + b"),
             ("", "", "\n```\na\n```\nThis adds.", "a"),
-            ("", "", "``` not code", ""),
+            ("", "", "```", ""),
+            ("", "", "```\n```", ""),
+            ("", "", "```\ncut off\n``", "cut off"),
+            ("", "", "```\ncut off\n", "cut off\n"),
             ("", "", "a ``` b", "a ``` b"),
             ("", "", "# Title\n```\ncode\n```\n", "# Title\n```\ncode\n```\n"),
             ("def f(a):\n    return ", "\n", "    return a", "a"),
@@ -285,6 +309,21 @@ mod tests {
             let pairs: Vec<String> =
                 singles.chunks(2).map(|pair| pair.concat()).collect();
             prop_assert_eq!(&clean(pairs.iter().map(String::as_str), &prefix, &suffix), &whole);
+        }
+
+        #[test]
+        fn splits_do_not_matter_at_a_copied_window(
+            period in "[ab\n]{1,5}",
+            own in "[ab]{0,6}",
+            copied in 0usize..700,
+            after in "[ab]{0,6}",
+            step in 1usize..40,
+        ) {
+            let suffix = period.repeat(700 / period.len() + 1);
+            let said = format!("{own}{}{after}", &suffix[..copied]);
+            let whole = clean([said.as_str()], "", &suffix);
+            let parts = said.as_bytes().chunks(step).map(|part| std::str::from_utf8(part).unwrap());
+            prop_assert_eq!(clean(parts, "", &suffix), whole);
         }
     }
 }

@@ -10,7 +10,6 @@ mod egress;
 mod reply;
 mod sse;
 mod status;
-mod stop;
 mod stream;
 mod wire;
 

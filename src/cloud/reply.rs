@@ -249,3 +249,31 @@ fn token_bytes(token: &str) -> Vec<u8> {
         _ => token.as_bytes().to_vec(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_its_bytes() {
+        let cases: [(&str, &[u8]); 5] = [
+            ("é", "é".as_bytes()),
+            ("bytes:\\xe2\\x96", &[0xe2, 0x96]),
+            ("bytes:", b"bytes:"),
+            ("bytes:\\xzz", b"bytes:\\xzz"),
+            ("bytes: 4", b"bytes: 4"),
+        ];
+        for (token, bytes) in cases {
+            assert_eq!(token_bytes(token), bytes, "{token}");
+        }
+    }
+
+    #[test]
+    fn finish_reasons_are_ours() {
+        assert_eq!(finish_reason("stop").unwrap(), FinishReason::Stop);
+        assert_eq!(finish_reason("eos_token").unwrap(), FinishReason::Stop);
+        assert_eq!(finish_reason("length").unwrap(), FinishReason::Length);
+        assert_eq!(finish_reason("content_filter").unwrap(), FinishReason::ContentFilter);
+        assert_eq!(finish_reason("error").unwrap_err().reason, Reason::CloudGarbage);
+    }
+}

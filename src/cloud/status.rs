@@ -34,7 +34,7 @@ pub(super) fn check<B>(row: &CloudConfig, response: &Response<B>) -> Result<(), 
 
 fn refusal(row: &CloudConfig, status: StatusCode, headers: &HeaderMap) -> Refusal {
     let code = status.as_u16();
-    if matches!(code, 401 | 402 | 403 | 404) {
+    if matches!(code, 401..=404) {
         let cloud = &*row.name;
         tracing::error!(cloud, status = code, "the cloud refuses this configuration");
     }

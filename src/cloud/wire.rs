@@ -1,7 +1,11 @@
 //! What a request looks like on an OpenAI-shaped wire, and what such a row cannot do.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use bytes::Bytes;
-use models::fim::Family;
+use models::fim::{ExtraText, Family, FimText, Piece};
+use models::text::StopStrings;
 use serde::Serialize;
 
 use crate::completion::{ChatMessage, CompletionRequest, FimInput, Input, Reason, Refusal};
@@ -32,7 +36,7 @@ pub(super) struct Rendered {
     pub(super) shape: Shape,
     pub(super) body: Bytes,
     /// Every text that ends a choice: the request's own, then the family's.
-    pub(super) stops: std::sync::Arc<[String]>,
+    pub(super) stops: Arc<StopStrings>,
     pub(super) max_tokens: u32,
     /// The cursor whose surroundings a chat model may echo.
     pub(super) emulated: Option<FimInput>,
@@ -67,13 +71,16 @@ pub(super) fn render(request: &CompletionRequest, row: &CloudConfig) -> Result<R
         }
         (Input::Tokens(_), _) => unreachable!("refused by cannot()"),
     };
-    stops.retain(|stop| !stop.is_empty());
     body.stop = &stops[..stops.len().min(UPSTREAM_STOPS_MAX)];
     let bytes = serde_json::to_vec(&body).map_err(|error| {
         Refusal::new(Reason::CloudCannot("prompt"), "the request cannot be written as JSON")
             .with_source(error)
     })?;
-    Ok(Rendered { shape, body: bytes.into(), stops: stops.into(), max_tokens, emulated })
+    let stops = StopStrings::new(&stops).map_err(|error| {
+        Refusal::new(Reason::CloudCannot("stop"), error.to_string()).with_source(error)
+    })?;
+    let stops = Arc::new(stops);
+    Ok(Rendered { shape, body: bytes.into(), stops, max_tokens, emulated })
 }
 
 /// The first field of `request` that `row` cannot honour in full.
@@ -99,14 +106,52 @@ fn cannot(request: &CompletionRequest, row: &CloudConfig) -> Option<&'static str
     checks.iter().find(|(_, refused)| *refused).map(|(field, _)| *field)
 }
 
-/// The family's own prompt; its stop strings join `stops`.
+/// The family's own prompt; what ends its completions joins `stops`.
 fn template(
     family: &'static Family,
     fim: &FimInput,
     stops: &mut Vec<String>,
 ) -> Result<String, Refusal> {
-    let _ = (family, fim, stops);
-    Err(Refusal::new(Reason::CloudCannot("suffix"), "no template"))
+    let extras: Vec<ExtraText<'_>> =
+        fim.extra.iter().map(|file| ExtraText { path: &file.path, text: &file.text }).collect();
+    let text = FimText {
+        prefix: &fim.prefix,
+        suffix: &fim.suffix,
+        path: fim.path.as_deref(),
+        repository: fim.repository.as_deref(),
+        extras: &extras,
+    };
+    if holds_control_token(family, &text) {
+        // Here it would stay text; on a raw route the cloud would read it as the token.
+        let message = "the text holds a control token of the cloud's model";
+        return Err(Refusal::new(Reason::CloudCannot("prompt"), message));
+    }
+    let prompt = family.render_text(models::FimOrder::Auto, &text).map_err(|error| {
+        Refusal::new(Reason::CloudCannot("suffix"), "the cloud's model cannot fill in the middle")
+            .with_source(error)
+    })?;
+    for stop in family.stops.iter().chain(family.stop_texts) {
+        if !stops.iter().any(|known| known == stop) {
+            stops.push((*stop).to_owned());
+        }
+    }
+    Ok(prompt)
+}
+
+fn holds_control_token(family: &Family, text: &FimText<'_>) -> bool {
+    let forms = [family.psm, family.spm, family.repository, family.extra, family.opening];
+    let tokens = forms.into_iter().flatten().filter_map(|piece| match piece {
+        Piece::Token(token) => Some(*token),
+        _ => None,
+    });
+    let tokens: Vec<&str> = tokens.chain(family.stops.iter().copied()).collect();
+    let extras = text.extras.iter().flat_map(|extra| [extra.path, extra.text]);
+    let own = [text.prefix, text.suffix];
+    let names = text.path.into_iter().chain(text.repository);
+    own.into_iter()
+        .chain(names)
+        .chain(extras)
+        .any(|part| tokens.iter().any(|token| part.contains(token)))
 }
 
 /// The JSON body; absent fields are left out, since servers differ in how they read null.
@@ -142,7 +187,7 @@ struct Body<'a> {
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'a str,
-    content: std::borrow::Cow<'a, str>,
+    content: Cow<'a, str>,
 }
 
 #[derive(Serialize)]
@@ -223,17 +268,14 @@ fn question(fim: &FimInput) -> String {
 }
 
 // serde's skip_serializing_if hands over references.
-#[expect(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(value: &f32) -> bool {
     *value == 0.0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref)]
 fn is_one(value: &f32) -> bool {
     *value == 1.0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref)]
 fn is_single(value: &u32) -> bool {
     *value == 1
 }

@@ -46,11 +46,10 @@ impl<C> Row<C> {
         }
     }
 
-    /// The cloud gave content. A pause goes on unless this was the try at its end: a cloud that
-    /// limits our rate still answers what it took before.
+    /// The cloud gave content, which ends a pause if this was the try at its end. (Another's
+    /// answer does not: a cloud that limits our rate still answers what it took before.)
     pub(super) fn answered(&self) {
         let mut state = self.health.state();
-        state.failures = 0;
         if std::mem::take(&mut state.probing) {
             state.paused_until = None;
         }
@@ -64,22 +63,20 @@ impl<C> Row<C> {
             Reason::CloudCannot(_) | Reason::CloudBusy | Reason::Deadline => {
                 tracing::debug!(cloud, reason, "the request stays");
             }
-            _ => tracing::warn!(
-                cloud,
-                reason,
-                cause = refusal.source.as_ref().map(tracing::field::display),
-                "the cloud failed"
-            ),
+            _ => {
+                let cause = refusal.source.as_ref().map(tracing::field::display);
+                tracing::warn!(cloud, reason, cause, "the cloud failed");
+            }
         }
     }
 
-    /// The stream, whose breaking off counts against the cloud like a refusal.
+    /// The stream, whose end counts for or against the cloud.
     pub(super) fn watch(&self, stream: CompletionStream) -> CompletionStream {
         let health = self.health.clone();
-        let events = stream.events.inspect(move |event| {
-            if let Event::Failed(refusal) = event {
-                health.refused(refusal, Instant::now());
-            }
+        let events = stream.events.inspect(move |event| match event {
+            Event::Failed(refusal) => health.refused(refusal, Instant::now()),
+            Event::Usage(_) => health.state().failures = 0,
+            _ => {}
         });
         CompletionStream { events: Box::pin(events), ..stream }
     }
@@ -90,7 +87,7 @@ struct Health(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// Failures since the last answer.
+    /// Failures since the last answer that ended well.
     failures: u32,
     paused_until: Option<Instant>,
     /// A request is out to see whether a pause may end.

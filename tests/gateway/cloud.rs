@@ -180,6 +180,24 @@ async fn fim_in_its_modes_and_chat() {
 }
 
 #[tokio::test]
+async fn a_family_template_is_a_raw_prompt_with_the_familys_own_ends() {
+    let cloud = Cloud::healthy(&["a + b<|fim", "_pad|>junk"], Duration::ZERO).await;
+    let family = models::fim::Family::by_name("qwen").unwrap();
+    let template = provider(&CloudConfig { fim: CloudFim::Template(family), ..row(&cloud) });
+    match complete(&template, cursor("return ", "\n")).await {
+        End::Finished(text, FinishReason::Stop, _) => assert_eq!(text, "a + b"),
+        other => panic!("{other:?}"),
+    }
+    let body = &cloud.seen()[0].body;
+    assert_eq!(body["prompt"], "<|fim_prefix|>return <|fim_suffix|>\n<|fim_middle|>");
+    assert!(body.get("suffix").is_none());
+    assert!(body["stop"].as_array().is_some_and(|stops| stops.len() == 4));
+    let injected = complete(&template, cursor("<|fim_middle|>", "")).await;
+    assert_eq!(injected, End::Refused(Reason::CloudCannot("prompt")));
+    assert_eq!(cloud.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn a_chat_answer_is_cleaned_while_it_streams() {
     let said = ["```", "py", "\nreturn", " a + ", "b)\n", "``", "`\nThis adds."];
     let cloud = Cloud::healthy(&said, Duration::ZERO).await;
@@ -407,10 +425,10 @@ async fn a_finish_reason_is_an_end_without_done_or_usage() {
 
 #[tokio::test]
 async fn an_endless_answer_is_cut_off() {
-    let filler = vec![b' '; 64 * 1024];
-    let flood = Step::Repeat([b":".as_slice(), &filler, b"\n"].concat(), Duration::from_micros(1));
+    let comment = [b":".as_slice(), &[b' '; 240 * 1024], b"\n"].concat();
+    let flood = Step::Repeat(comment, Duration::from_micros(1));
     let end = against(vec![send(&[head(), text("a")]), flood]).await;
-    assert!(matches!(end, End::Broken(_, Reason::CloudGarbage | Reason::CloudTimeout)));
+    assert_eq!(end, broken("a", Reason::CloudGarbage));
 }
 
 #[tokio::test]

@@ -20,6 +20,8 @@ pub(super) struct ByteTable {
     ends: Vec<u32>,
     special: Vec<bool>,
     ids: HashMap<String, u32>,
+    /// Bytes of the longest token; None where one unknown token stands for any number of bytes.
+    longest: Option<usize>,
 }
 
 /// One entry of a vocabulary.
@@ -57,6 +59,9 @@ impl ByteTable {
             table.special.push(special);
             table.ends.push(table.text.len() as u32);
         }
+        if !matches!(spelling, Spelling::Pieces { byte_fallback: false, .. }) {
+            table.longest = (0..table.ends.len() as u32).map(|id| table.get(id).len()).max();
+        }
         table
     }
 
@@ -73,6 +78,10 @@ impl ByteTable {
         let Some(&end) = self.ends.get(id) else { return &[] };
         let start = if id == 0 { 0 } else { self.ends[id - 1] };
         &self.text[start as usize..end as usize]
+    }
+
+    pub(super) fn longest(&self) -> Option<usize> {
+        self.longest
     }
 
     pub(super) fn is_special(&self, id: u32) -> bool {

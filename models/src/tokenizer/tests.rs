@@ -150,6 +150,7 @@ fn long_runs_of_one_character_are_encoded() {
         let text = character.repeat(100_000) + "x";
         let ids = tokenizer.encode(&text).expect("long, not too long");
         assert!(text_of(&tokenizer, &ids) == text, "{character:?}");
+        assert!((1..=ids.len()).contains(&tokenizer.tokens_min(text.len())), "{character:?}");
     }
 }
 
@@ -171,6 +172,7 @@ fn encoding_is_the_librarys_and_bytes_are_its_decoding() {
         let plain = tokenizer.encode(&text).expect("text");
         prop_assert_eq!(text_of(&tokenizer, &plain), text.as_str());
         prop_assert!(plain.iter().all(|id| !tokenizer.is_special(*id)));
+        prop_assert!(plain.len() >= tokenizer.tokens_min(text.len()));
         if !CONTROL.iter().any(|token| text.contains(token)) {
             prop_assert_eq!(&plain, &encoded(&oracle, &text, false));
         }

@@ -55,8 +55,7 @@ fn assert_close(got: &[Vec<f32>], expected: &Expected, what: &str) {
     assert_eq!(got.len() * vocab, expected.logits.len(), "{what}: positions");
     for (i, (got, wanted)) in got.iter().zip(expected.logits.chunks_exact(vocab)).enumerate() {
         let largest = wanted.iter().fold(0f32, |max, x| max.max(x.abs()));
-        let difference =
-            got.iter().zip(wanted).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
+        let difference = got.iter().zip(wanted).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
         assert!(
             difference <= TOLERANCE * largest,
             "{what}: logits of row {i} are off by {difference}, their largest is {largest}"

@@ -1,0 +1,149 @@
+//! Each kernel on each instruction set of the machine, at the shapes of a model with half a
+//! billion parameters (hidden 896, MLP 4864, 14 query heads on 2 KV heads of 64).
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use half::bf16;
+use kernels::{AttendRow, Cpu, Elems, Isa, Matrix, PagedKv, Query, Write, to_bf16};
+
+/// (rows, cols) of the attention output, the gate and up projections, the down projection.
+const SHAPES: [(usize, usize); 3] = [(896, 896), (9728, 896), (896, 4864)];
+/// One decode, a full set of slots, a chunk of prefill.
+const BATCHES: [usize; 3] = [1, 16, 256];
+
+const CONTEXT: usize = 2048;
+const BLOCK_TOKENS: usize = 16;
+const HEADS: usize = 14;
+const KV_HEADS: usize = 2;
+const HEAD_DIM: usize = 64;
+
+fn cpus() -> impl Iterator<Item = Cpu> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    Isa::available().into_iter().filter_map(move |isa| Cpu::new(isa, threads))
+}
+
+fn numbers(len: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i * 7919) % 2003) as f32 / 1001.5 - 1.0).collect()
+}
+
+fn halves(numbers: &[f32]) -> Vec<bf16> {
+    let mut halves = vec![bf16::ZERO; numbers.len()];
+    to_bf16(numbers, &mut halves);
+    halves
+}
+
+/// Throughput is in multiplications with addition, two operations each.
+fn matmul(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("matmul");
+    for (rows, cols) in SHAPES {
+        let weights = numbers(rows * cols);
+        let weights_bf16 = halves(&weights);
+        for (format, elems) in [("f32", Elems::F32(&weights)), ("bf16", Elems::Bf16(&weights_bf16))]
+        {
+            let w = Matrix { elems, rows, cols };
+            for m in BATCHES {
+                let (x, mut y) = (numbers(m * cols), vec![0.0; m * rows]);
+                group.throughput(Throughput::Elements((m * rows * cols) as u64));
+                for cpu in cpus() {
+                    // Slow beyond patience, and no one's choice for prefill.
+                    if cpu.isa() == Isa::Scalar && m == 256 {
+                        continue;
+                    }
+                    let name = format!("{}/{format}/{rows}x{cols}", cpu.isa());
+                    group.bench_function(BenchmarkId::new(name, m), |bencher| {
+                        bencher.iter(|| {
+                            cpu.matmul(black_box(&x), w, None, Write::Replace, &mut y);
+                        });
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// One decode at the end of a long context, and a chunk of 64 rows there.
+fn attention(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("attention");
+    let numbers = numbers(CONTEXT * KV_HEADS * HEAD_DIM);
+    let halves = halves(&numbers);
+    let blocks: Vec<u32> = (0..(CONTEXT / BLOCK_TOKENS) as u32).rev().collect();
+    for (format, elems) in [("f32", Elems::F32(&numbers)), ("bf16", Elems::Bf16(&halves))] {
+        let kv = PagedKv {
+            k: elems,
+            v: elems,
+            block_tokens: BLOCK_TOKENS,
+            kv_heads: KV_HEADS,
+            head_dim: HEAD_DIM,
+        };
+        for m in [1, 64] {
+            let rows: Vec<AttendRow> = (0..m)
+                .map(|row| AttendRow { blocks_start: 0, len: (CONTEXT - m + row + 1) as u32 })
+                .collect();
+            let stride = HEADS * HEAD_DIM;
+            let query = Query { q: &numbers[..m * stride], stride, heads: HEADS, scale: 0.125 };
+            let mut y = vec![0.0; m * stride];
+            group.throughput(Throughput::Elements((2 * m * CONTEXT * HEADS * HEAD_DIM) as u64));
+            for cpu in cpus() {
+                let name = format!("{}/{format}", cpu.isa());
+                group.bench_function(BenchmarkId::new(name, m), |bencher| {
+                    bencher.iter(|| cpu.attention(black_box(query), kv, &blocks, &rows, &mut y));
+                });
+            }
+        }
+    }
+}
+
+fn rows(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rows");
+    let (hidden, width) = (896, 4864);
+    let (weight, logits) = (numbers(hidden), numbers(151_936));
+    for m in BATCHES {
+        let (x, gate_up) = (numbers(m * hidden), numbers(2 * m * width));
+        let (mut normed, mut gated) = (vec![0.0; x.len()], vec![0.0; m * width]);
+        for cpu in cpus() {
+            let isa = cpu.isa();
+            group.throughput(Throughput::Elements(x.len() as u64));
+            group.bench_function(BenchmarkId::new(format!("rms_norm/{isa}"), m), |bencher| {
+                bencher.iter(|| cpu.rms_norm(black_box(&x), &weight, 1e-6, &mut normed));
+            });
+            group.throughput(Throughput::Elements(gated.len() as u64));
+            group.bench_function(BenchmarkId::new(format!("swiglu/{isa}"), m), |bencher| {
+                bencher.iter(|| cpu.swiglu(black_box(&gate_up), &mut gated, width));
+            });
+        }
+    }
+    group.throughput(Throughput::Elements(logits.len() as u64));
+    for cpu in cpus() {
+        let isa = cpu.isa();
+        group.bench_function(format!("argmax/{isa}"), |bencher| {
+            bencher.iter(|| cpu.argmax(black_box(&logits)));
+        });
+        group.bench_function(format!("log_sum_exp/{isa}"), |bencher| {
+            bencher.iter(|| cpu.log_sum_exp(black_box(&logits)));
+        });
+    }
+}
+
+/// What the machine could read: the roof over a decode.
+fn bandwidth(criterion: &mut Criterion) {
+    const BYTES: usize = 64 << 20;
+    let mut group = criterion.benchmark_group("read_bandwidth");
+    group.throughput(Throughput::Bytes(5 * BYTES as u64));
+    for cpu in cpus() {
+        group.bench_function(cpu.isa().to_string(), |bencher| {
+            bencher.iter(|| cpu.read_bandwidth(BYTES));
+        });
+    }
+}
+
+criterion_group! {
+    name = kernels;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(400));
+    targets = matmul, attention, rows, bandwidth
+}
+criterion_main!(kernels);

@@ -1,0 +1,154 @@
+//! The rule of row bits: a row's result is the same to the bit whatever the number of rows, its
+//! neighbours, the number of threads and the layout of the KV blocks.
+
+use kernels::{AttendRow, Matrix, Query, RopeTables, Write};
+use proptest::prelude::*;
+
+use crate::support::{Cache, Stored, bits, cases, cpus, numbers};
+
+proptest! {
+    #![proptest_config(cases())]
+
+    /// Sizes reach beyond the work from which phases are dealt to threads, and beyond a block
+    /// of the cache.
+    #[test]
+    fn matmul(
+        m in 2usize..16, rows in 1usize..90, cols in 1usize..3000,
+        threads in 2usize..5, add: bool, seed: u64,
+    ) {
+        let x = numbers(seed, m * cols);
+        let weights = Stored::new(numbers(seed + 1, rows * cols));
+        let bias = numbers(seed + 2, rows);
+        let before = numbers(seed + 3, m * rows);
+        let write = if add { Write::Add } else { Write::Replace };
+        for (solo, team) in cpus(1).into_iter().zip(cpus(threads)) {
+            for elems in weights.formats() {
+                let w = Matrix { elems, rows, cols };
+                let mut batch = before.clone();
+                team.matmul(&x, w, Some(&bias), write, &mut batch);
+                for row in 0..m {
+                    for cpu in [&solo, &team] {
+                        let mut alone = before[row * rows..][..rows].to_vec();
+                        cpu.matmul(&x[row * cols..][..cols], w, Some(&bias), write, &mut alone);
+                        prop_assert_eq!(bits(&alone), bits(&batch[row * rows..][..rows]));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rms_norm(m in 2usize..40, width in 1usize..1200, threads in 2usize..5, seed: u64) {
+        let (x, weight) = (numbers(seed, m * width), numbers(seed + 1, width));
+        for (solo, team) in cpus(1).into_iter().zip(cpus(threads)) {
+            let mut batch = vec![0.0; x.len()];
+            team.rms_norm(&x, &weight, 1e-6, &mut batch);
+            for (x, batch) in x.chunks(width).zip(batch.chunks(width)) {
+                let mut alone = vec![0.0; width];
+                solo.rms_norm(x, &weight, 1e-6, &mut alone);
+                prop_assert_eq!(bits(&alone), bits(batch));
+            }
+        }
+    }
+
+    #[test]
+    fn rope(m in 2usize..40, heads in 1usize..8, half in 1usize..70, seed: u64) {
+        let dim = 2 * half;
+        let stride = heads * dim + 1;
+        let x = numbers(seed, m * stride);
+        let (cos, sin) = (numbers(seed + 1, m * half), numbers(seed + 2, m * half));
+        let tables = RopeTables { cos: &cos, sin: &sin };
+        let positions: Vec<u32> = (0..m as u32).rev().collect();
+        for (solo, team) in cpus(1).into_iter().zip(cpus(3)) {
+            let mut batch = x.clone();
+            team.rope(&mut batch, stride, heads, dim, tables, &positions);
+            for (row, position) in positions.iter().enumerate() {
+                let mut alone = x[row * stride..][..stride].to_vec();
+                solo.rope(&mut alone, stride, heads, dim, tables, &[*position]);
+                prop_assert_eq!(bits(&alone), bits(&batch[row * stride..][..stride]));
+            }
+        }
+    }
+
+    #[test]
+    fn swiglu(m in 2usize..40, width in 1usize..400, threads in 2usize..5, seed: u64) {
+        let gate_up: Vec<f32> = numbers(seed, 2 * m * width).iter().map(|x| x * 20.0).collect();
+        for (solo, team) in cpus(1).into_iter().zip(cpus(threads)) {
+            let mut batch = vec![0.0; m * width];
+            team.swiglu(&gate_up, &mut batch, width);
+            for (gate_up, batch) in gate_up.chunks(2 * width).zip(batch.chunks(width)) {
+                let mut alone = vec![0.0; width];
+                solo.swiglu(gate_up, &mut alone, width);
+                prop_assert_eq!(bits(&alone), bits(batch));
+            }
+        }
+    }
+
+    #[test]
+    fn attention(
+        lens in prop::collection::vec(1usize..150, 2..5), kv_heads in 1usize..4,
+        group in 1usize..9, half in 1usize..50, threads in 2usize..5, seed: u64,
+    ) {
+        let (heads, dim) = (kv_heads * group, 2 * half);
+        let width = heads * dim;
+        let q = numbers(seed, lens.len() * width);
+        let scale = 3.0 / (dim as f32).sqrt();
+        let query = Query { q: &q, stride: width, heads, scale };
+        let small = Cache::new(&lens, 16, kv_heads, dim, seed + 1);
+        let large = Cache::new(&lens, 32, kv_heads, dim, seed + 2);
+        for (solo, team) in cpus(1).into_iter().zip(cpus(threads)) {
+            for (small_kv, large_kv) in small.formats().zip(large.formats()) {
+                let mut batch = vec![0.0; q.len()];
+                team.attention(query, small_kv, &small.blocks, &small.rows, &mut batch);
+                let mut other = vec![0.0; q.len()];
+                solo.attention(query, large_kv, &large.blocks, &large.rows, &mut other);
+                prop_assert_eq!(bits(&batch), bits(&other));
+                for (row, batch) in batch.chunks(width).enumerate() {
+                    let query = Query { q: &q[row * width..][..width], ..query };
+                    let rows = &small.rows[row..=row];
+                    let mut alone = vec![0.0; width];
+                    team.attention(query, small_kv, &small.blocks, rows, &mut alone);
+                    prop_assert_eq!(bits(&alone), bits(batch));
+                }
+            }
+        }
+    }
+
+    /// A chunk of a prefill, many rows of one sequence, is what its rows are one after another.
+    #[test]
+    fn attention_of_a_chunk(
+        len in 2usize..120, chunk in 1usize..40, group in 1usize..4, half in 1usize..40, seed: u64,
+    ) {
+        let (kv_heads, dim) = (2, 2 * half);
+        let (heads, chunk) = (kv_heads * group, chunk.min(len));
+        let width = heads * dim;
+        let q = numbers(seed, chunk * width);
+        let query = Query { q: &q, stride: width, heads, scale: 1.0 };
+        let cache = Cache::new(&[len], 16, kv_heads, dim, seed + 1);
+        let rows: Vec<AttendRow> = (0..chunk)
+            .map(|row| AttendRow { blocks_start: 0, len: (len - chunk + row + 1) as u32 })
+            .collect();
+        for cpu in cpus(2) {
+            for kv in cache.formats() {
+                let mut together = vec![0.0; q.len()];
+                cpu.attention(query, kv, &cache.blocks, &rows, &mut together);
+                for (row, together) in together.chunks(width).enumerate() {
+                    let query = Query { q: &q[row * width..][..width], ..query };
+                    let mut alone = vec![0.0; width];
+                    cpu.attention(query, kv, &cache.blocks, &rows[row..=row], &mut alone);
+                    prop_assert_eq!(bits(&alone), bits(together));
+                }
+            }
+        }
+    }
+
+    /// What reduces a row to one number knows no other row, but must not know the threads.
+    #[test]
+    fn reductions(len in 1usize..5000, threads in 2usize..5, seed: u64) {
+        let x = numbers(seed, len);
+        for (solo, team) in cpus(1).into_iter().zip(cpus(threads)) {
+            prop_assert_eq!(solo.argmax(&x), team.argmax(&x));
+            prop_assert_eq!(solo.log_sum_exp(&x).to_bits(), team.log_sum_exp(&x).to_bits());
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The house put together: from a [`Config`] to a server that answers.
+
+mod local;
+
+use std::borrow::Cow;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use self::local::{Facts, Local, LocalError};
+use crate::api::{self, Api, Limits, ModelCard, Placed, Service, Shed};
+use crate::cloud::{self, EgressError, Provider};
+use crate::completion::CompletionRequest;
+use crate::config::Config;
+use crate::dispatch::{Dispatcher, Load};
+use crate::engine::EngineHandle;
+use crate::telemetry::Telemetry;
+
+/// A server that runs.
+pub struct App {
+    addresses: Vec<SocketAddr>,
+    facts: Facts,
+    engine: EngineHandle,
+    telemetry: Arc<Telemetry>,
+    going_down: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    #[error("the clouds cannot be reached: {0}")]
+    Egress(#[from] EgressError),
+}
+
+/// Binds the listeners, loads the model, starts the engine and begins to serve. The listeners
+/// come first: a port that is taken is known at once, not after a model was read.
+pub async fn start(config: Config) -> Result<App, StartError> {
+    let mut listeners = Vec::with_capacity(config.serve.listen.len());
+    for &address in &config.serve.listen {
+        let bound = TcpListener::bind(address).await;
+        listeners.push(bound.map_err(|source| StartError::Listen { address, source })?);
+    }
+    let addresses: Vec<SocketAddr> =
+        listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let clouds = cloud::providers(&config.clouds)?;
+    let model = config.model.clone();
+    let loading = tokio::task::spawn_blocking(move || Local::load(&model));
+    let local = loading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+
+    let telemetry = Telemetry::new();
+    let facts = local.facts().clone();
+    let engine = local.start(telemetry.clone());
+    let clouds = clouds.into_iter().map(|provider| (provider.name().clone(), provider)).collect();
+    let rooms = Rooms {
+        card: card(&facts),
+        dispatcher: Dispatcher::new(engine.clone(), clouds, &config.overflow, telemetry.clone()),
+    };
+    let limits = Limits::new(&config.serve);
+    let api = Api::new(rooms, telemetry.clone(), &config.serve, limits);
+    let going_down = CancellationToken::new();
+    let server =
+        tokio::spawn(api::serve(listeners, api, going_down.clone().cancelled_owned()));
+    Ok(App { addresses, facts, engine, telemetry, going_down, server })
+}
+
+impl App {
+    /// Where it listens, in the order of the config; a port 0 there is a real one here.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What was loaded.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    pub fn engine(&self) -> &EngineHandle {
+        &self.engine
+    }
+
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// Refuses new work, lets running streams finish within the grace time, ends the engine.
+    pub async fn shutdown(self) {
+        self.going_down.cancel();
+        if let Err(error) = self.server.await {
+            tracing::error!(%error, "the server ended badly");
+        }
+        let engine = self.engine;
+        let stopped = tokio::task::spawn_blocking(move || engine.stop()).await;
+        if let Err(error) = stopped {
+            tracing::error!(%error, "the engine ended badly");
+        }
+    }
+}
+
+fn card(facts: &Facts) -> ModelCard {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    ModelCard {
+        id: facts.model.clone(),
+        created: now.as_secs(),
+        chat: facts.chat,
+        vocabulary: u32::try_from(facts.vocabulary).unwrap_or(u32::MAX),
+        context: u32::try_from(facts.context).unwrap_or(u32::MAX),
+    }
+}
+
+/// The rooms below the API, as it sees them.
+struct Rooms {
+    card: ModelCard,
+    dispatcher: Dispatcher<EngineHandle, Provider>,
+}
+
+impl Load for EngineHandle {
+    fn work_ahead_ms(&self) -> f64 {
+        self.saturation().work_ahead_ms()
+    }
+}
+
+impl Service for Rooms {
+    async fn place(&self, request: Arc<CompletionRequest>) -> Result<Placed, Shed> {
+        match self.dispatcher.dispatch(request).await {
+            Ok(placed) => Ok(Placed {
+                stream: placed.stream,
+                route: placed.route,
+                reason: Cow::Owned(placed.reason),
+            }),
+            Err((refusal, route)) => {
+                let reason = Cow::Owned(refusal.reason.code());
+                Err(Shed { refusal, route, reason })
+            }
+        }
+    }
+
+    fn model(&self) -> &ModelCard {
+        &self.card
+    }
+
+    fn ready(&self) -> bool {
+        self.dispatcher.local().ready()
+    }
+
+    fn publish(&self, telemetry: &Telemetry) {
+        let saturation = self.dispatcher.local().saturation();
+        let (gauges, blocks) = (&telemetry.gauges, saturation.blocks());
+        gauges.sequences_running.set(saturation.running() as f64);
+        gauges.sequences_waiting.set(saturation.waiting() as f64);
+        gauges.slots_used.set(saturation.running() as f64);
+        gauges.slots_total.set(saturation.slots_total() as f64);
+        gauges.kv_blocks_referenced.set(blocks.referenced as f64);
+        gauges.kv_blocks_cached.set(blocks.cached as f64);
+        gauges.kv_blocks_total.set(blocks.total as f64);
+        gauges.saturation.set(self.dispatcher.saturation());
+        gauges.overflow_active.set(f64::from(u8::from(self.dispatcher.active())));
+    }
+}

@@ -1,0 +1,85 @@
+//! `weir complete FILE:LINE:COLUMN`
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+
+use super::cursor::Cursor;
+use super::{Failure, block_on, say};
+use crate::app::Local;
+use crate::cloud;
+use crate::completion::{
+    Backend, CompletionRequest, CompletionStream, Event, FimInput, Input, Priority, SamplingParams,
+    StopRules,
+};
+use crate::config::{CloudConfig, Config};
+use crate::telemetry::Telemetry;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CompleteArgs {
+    /// The cursor: lines and columns from 1, columns in characters
+    #[arg(value_name = "FILE:LINE:COLUMN")]
+    cursor: Cursor,
+    /// Ask the weir that runs there, as in http://127.0.0.1:8012, instead of loading a model
+    #[arg(long, value_name = "URL")]
+    url: Option<hyper::Uri>,
+    /// Most tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    max_tokens: u32,
+    /// 0 always takes the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f32,
+}
+
+pub(super) fn run(args: CompleteArgs, config: &Config) -> Result<(), Failure> {
+    let request = Arc::new(request(&args).map_err(Failure::Other)?);
+    match &args.url {
+        Some(url) => {
+            let server = CloudConfig::of_peer(url).map_err(Failure::Other)?;
+            let mut providers = cloud::providers(&[server]).map_err(crate::app::StartError::from)?;
+            let provider = providers.remove(0);
+            block_on(async { print(provider.complete(request).await?).await })?
+        }
+        None => {
+            let local = Local::load(&config.model)?;
+            block_on(async {
+                let engine = local.start(Telemetry::new());
+                print(engine.complete(request).await?).await
+            })?
+        }
+    }
+}
+
+fn request(args: &CompleteArgs) -> Result<CompletionRequest, String> {
+    if !(0.0..=2.0).contains(&args.temperature) {
+        return Err("--temperature must be 0 to 2".into());
+    }
+    let (prefix, suffix) = args.cursor.split()?;
+    let path = args.cursor.file.file_name().map(|name| name.to_string_lossy().into_owned());
+    Ok(CompletionRequest {
+        id: "cli".into(),
+        input: Input::Fim(FimInput { prefix, suffix, path, ..FimInput::default() }),
+        n: 1,
+        max_tokens: Some(args.max_tokens),
+        sampling: SamplingParams { temperature: args.temperature, ..SamplingParams::default() },
+        stop: StopRules::default(),
+        logprobs: None,
+        echo: false,
+        deadline: None,
+        priority: Priority::Completion,
+        session: None,
+        tenant: 0,
+    })
+}
+
+async fn print(mut stream: CompletionStream) -> Result<(), Failure> {
+    while let Some(event) = stream.events.next().await {
+        match event {
+            Event::Chunk(chunk) => say(chunk.as_str())?,
+            Event::Failed(refusal) => return Err(refusal.into()),
+            Event::Prompt { .. } | Event::Finished { .. } | Event::Usage(_) => {}
+        }
+    }
+    say("\n")?;
+    Ok(())
+}

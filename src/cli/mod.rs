@@ -1,0 +1,181 @@
+//! The commands. Each returns what to tell the user; only `main` ends the process.
+
+mod bench;
+mod complete;
+mod cursor;
+mod serve;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, Overrides};
+
+/// A gateway for code completion with its own inference engine.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, arg_required_else_help = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Load the model and serve completions over HTTP
+    Serve,
+    /// Print the completion at a cursor of a file
+    Complete(complete::CompleteArgs),
+    /// Say everything that is wrong with the configuration
+    Check,
+    /// Measure
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Token generation: the hot path
+    Decode(bench::DecodeArgs),
+}
+
+/// Flags of every command; they win over the file.
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// The configuration file (docs/configuration.md)
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// `builtin`, or a folder with config.json, safetensors and tokenizer.json
+    #[arg(long, global = true, value_name = "DIR")]
+    model: Option<String>,
+    /// Weight format: auto, f32, bf16
+    #[arg(long, global = true, value_name = "FORMAT")]
+    quant: Option<String>,
+    /// KV cache format: auto, f32, bf16
+    #[arg(long, global = true, value_name = "FORMAT")]
+    kv: Option<String>,
+    /// Instruction set: auto, avx512, avx2, neon, scalar
+    #[arg(long, global = true, value_name = "ISA")]
+    isa: Option<String>,
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<i64>,
+    /// Longest sequence, in tokens
+    #[arg(long, global = true, value_name = "TOKENS")]
+    context: Option<i64>,
+    /// Sequences that run at once
+    #[arg(long, global = true, value_name = "N")]
+    slots: Option<i64>,
+    /// Address to listen on, as in 127.0.0.1:8012; may be repeated
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    listen: Option<Vec<String>>,
+}
+
+impl Options {
+    /// The configuration, its warnings printed; None: the complaints were.
+    fn load(self) -> Option<Config> {
+        let flags = Overrides {
+            listen: self.listen,
+            model: self.model,
+            quant: self.quant,
+            kv: self.kv,
+            isa: self.isa,
+            threads: self.threads,
+            context: self.context,
+            slots: self.slots,
+        };
+        match Config::load(self.config.as_deref(), flags) {
+            Ok((config, warnings)) => {
+                for warning in warnings {
+                    complain(&format!("warning: {warning}"));
+                }
+                Some(config)
+            }
+            Err(complaints) => {
+                for complaint in &complaints {
+                    complain(&complaint.to_string());
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Runs the command that was asked for.
+pub fn run(args: Args) -> ExitCode {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::Level::INFO.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let Some(config) = args.options.load() else { return ExitCode::from(2) };
+    let done = match args.command {
+        Command::Serve => serve::run(config),
+        Command::Complete(complete) => complete::run(complete, &config),
+        Command::Check => say("the configuration is valid\n").map_err(Into::into),
+        Command::Bench(Bench::Decode(decode)) => bench::run(&decode, &config),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            complain(&chain(&failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("cannot write the output")]
+    Output(#[from] io::Error),
+    #[error(transparent)]
+    Start(#[from] crate::app::StartError),
+    #[error(transparent)]
+    Local(#[from] crate::app::LocalError),
+    #[error("{0}")]
+    Refused(#[from] crate::completion::Refusal),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// An error and what it came from, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        source = error.source();
+    }
+    line
+}
+
+/// Writes to standard output at once, so that a stream is seen as it comes.
+fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes a line to standard error; there is nobody to tell when that fails.
+fn complain(line: &str) {
+    let _written = writeln!(io::stderr().lock(), "weir: {line}");
+}
+
+/// The async half of a command.
+fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // The engine has its own threads; what is left is parsing and copying.
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(future))
+}

@@ -1,0 +1,138 @@
+//! `weir serve`
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, block_on, say};
+use crate::app::{self, App, Facts};
+use crate::config::{CloudConfig, Config};
+
+pub(super) fn run(config: Config) -> Result<(), Failure> {
+    block_on(serve(config))?
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let clouds = config.clouds.clone();
+    let app = app::start(config).await?;
+    app.engine().started().await?;
+    say(&banner(app.facts(), app.addresses(), &clouds))?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("going down; a second signal ends it at once");
+    drain(app, &mut terminate, &mut interrupt).await
+}
+
+type Signal = tokio::signal::unix::Signal;
+
+async fn drain(app: App, terminate: &mut Signal, interrupt: &mut Signal) -> Result<(), Failure> {
+    tokio::select! {
+        () = app.shutdown() => Ok(()),
+        _ = terminate.recv() => Err(hurried()),
+        _ = interrupt.recv() => Err(hurried()),
+    }
+}
+
+fn hurried() -> Failure {
+    Failure::Other("ended by a second signal; running streams were cut".into())
+}
+
+/// What was loaded, where it listens, where requests may go, and how to try it.
+fn banner(facts: &Facts, addresses: &[SocketAddr], clouds: &[CloudConfig]) -> String {
+    let mut text = format!("weir {}\n{facts}", env!("CARGO_PKG_VERSION"));
+    for address in addresses {
+        let _infallible = writeln!(text, "listens  http://{address}");
+    }
+    if clouds.is_empty() {
+        text.push_str("cloud    none configured: weir opens no outgoing connection\n");
+    }
+    for cloud in clouds {
+        let _infallible =
+            writeln!(text, "cloud    {}: {} at {}", cloud.name, cloud.model, cloud.base_url);
+    }
+    let Some(address) = addresses.first().map(reachable) else { return text };
+    let suffix = if facts.fim.is_some() { r#","suffix":"\n""# } else { "" };
+    let _infallible = writeln!(
+        text,
+        "\ntry it:\n  curl -N http://{address}/v1/completions -H 'content-type: application/json' \
+         -d '{{\"prompt\":\"def add(a, b):\\n    return \"{suffix},\"max_tokens\":32,\
+         \"temperature\":0,\"stream\":true}}'"
+    );
+    text
+}
+
+/// An address that a client on this machine can use.
+fn reachable(address: &SocketAddr) -> SocketAddr {
+    let mut address = *address;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Overrides};
+
+    fn facts(fim: Option<&str>) -> Facts {
+        Facts {
+            model: "tiny".into(),
+            parameters: 6_500_000,
+            weight_format: models::numbers::Format::Bf16,
+            weight_bytes: 13 << 20,
+            kv_format: models::numbers::Format::Bf16,
+            isa: kernels::Isa::Scalar,
+            threads: 2,
+            context: 1024,
+            slots: 8,
+            kv_bytes: 24 << 20,
+            fim: fim.map(str::to_owned),
+            chat: false,
+            vocabulary: 8192,
+            notes: vec!["slots lowered from 9 to 8".into()],
+        }
+    }
+
+    #[test]
+    fn the_banner_says_what_runs_where() {
+        let address: SocketAddr = "0.0.0.0:8012".parse().unwrap();
+        let text = banner(&facts(Some("qwen SPM")), &[address], &[]);
+        let expected = [
+            "model    tiny, 6.5 million parameters, weights bf16 (13 MiB)",
+            "device   cpu scalar, 2 threads",
+            "room     context 1024 tokens, 8 slots, KV bf16 (24 MiB)",
+            "can      fill in the middle: qwen SPM; chat: no template",
+            "note     slots lowered from 9 to 8",
+            "listens  http://0.0.0.0:8012",
+            "cloud    none configured: weir opens no outgoing connection",
+        ];
+        for line in expected {
+            assert!(text.lines().any(|is| is == line), "{line:?} is not in\n{text}");
+        }
+        let curl = text.lines().last().unwrap();
+        assert!(curl.contains("curl -N http://127.0.0.1:8012/v1/completions"), "{curl}");
+        assert!(curl.contains(r#""suffix":"\n""#), "{curl}");
+    }
+
+    #[test]
+    fn the_banner_names_clouds_and_offers_no_fim_where_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("weir.toml");
+        let row = "name = \"burst\"\nbase_url = \"http://127.0.0.1:9000/v1\"\nmodel = \"big\"";
+        std::fs::write(&file, format!("[[cloud]]\n{row}\n")).unwrap();
+        let (config, _) = Config::load(Some(&file), Overrides::default()).unwrap();
+        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let text = banner(&facts(None), &[address], &config.clouds);
+        assert!(text.contains("cloud    burst: big at http://127.0.0.1:9000/v1"), "{text}");
+        assert!(!text.contains("suffix"), "{text}");
+    }
+}

@@ -1,0 +1,218 @@
+//! Configuration: what the user typed, then what we run.
+//!
+//! [`Config`] is validated and frozen; every other room takes its part of it by reference.
+//! [`Config::load`] is the one conversion: it complains about everything at once, each complaint
+//! naming its key. This is the only room that reads the environment.
+
+mod raw;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::env::VarError;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use raw::RawCloud;
+pub use raw::{Complaint, Overrides, RawConfig, RawModel, RawOverflow, RawServe};
+
+/// How a variable of the environment is looked up; tests bring their own.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Result<String, VarError>;
+
+/// What a key is when nobody typed it; docs/configuration.md says the same.
+mod defaults {
+    use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+    pub(super) const LISTEN: SocketAddr =
+        SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8012));
+    pub(super) const GRACE_MS: i64 = 30_000;
+    pub(super) const CONNECTIONS_MAX: i64 = 1024;
+    pub(super) const SLOTS: i64 = 8;
+    pub(super) const QUEUE_MAX: i64 = 256;
+    pub(super) const STEP_MS_MAX: u32 = 50;
+    pub(super) const TTFT_OBJECTIVE_MS: i64 = 300;
+    pub(super) const ENTER: f64 = 1.0;
+    pub(super) const LEAVE: f64 = 0.6;
+    pub(super) const DWELL_MS: i64 = 2_000;
+    pub(super) const CLOUD_FIM: &str = "suffix";
+    pub(super) const CLOUD_MAX_TOKENS: i64 = 256;
+    pub(super) const CLOUD_MAX_IN_FLIGHT: i64 = 64;
+    pub(super) const CONNECT_TIMEOUT_MS: i64 = 2_000;
+    pub(super) const FIRST_TOKEN_TIMEOUT_MS: i64 = 10_000;
+    pub(super) const IDLE_TIMEOUT_MS: i64 = 15_000;
+}
+
+/// What weir runs with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub serve: ServeConfig,
+    pub model: ModelConfig,
+    pub overflow: OverflowConfig,
+    pub clouds: Vec<CloudConfig>,
+}
+
+impl Config {
+    /// From a file (or none) and flags to what we run, with what is odd about it; or everything
+    /// that is wrong.
+    pub fn load(
+        file: Option<&Path>,
+        flags: Overrides,
+    ) -> Result<(Self, Vec<Complaint>), Vec<Complaint>> {
+        let text = match file.map(std::fs::read_to_string).transpose() {
+            Ok(text) => text.unwrap_or_default(),
+            Err(error) => {
+                let key = file.map_or_else(String::new, |path| path.display().to_string());
+                return Err(vec![Complaint { key, message: format!("cannot be read: {error}") }]);
+            }
+        };
+        // The one place where the environment is read.
+        #[allow(clippy::disallowed_methods)]
+        Self::from_text(&text, flags, &|name| std::env::var(name))
+    }
+
+    fn from_text(
+        text: &str,
+        flags: Overrides,
+        env: Lookup<'_>,
+    ) -> Result<(Self, Vec<Complaint>), Vec<Complaint>> {
+        let (mut complaints, mut warnings) = (Vec::new(), Vec::new());
+        let mut raw = RawConfig::parse(text, &mut complaints);
+        raw.override_with(flags);
+        let config = validate::validate(&raw, env, &mut complaints, &mut warnings);
+        if complaints.is_empty() { Ok((config, warnings)) } else { Err(complaints) }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    pub listen: Vec<SocketAddr>,
+    /// Host header values accepted beside loopback names and the listen addresses.
+    pub allow_hosts: Vec<String>,
+    /// Origins of web pages that may use the gateway.
+    pub allow_origins: Vec<String>,
+    /// How long running streams may go on after SIGTERM.
+    pub grace: Duration,
+    /// Open connections; the next one waits to be accepted.
+    pub connections_max: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct ModelConfig {
+    pub path: ModelPath,
+    pub quant: Quant,
+    pub kv: KvFormat,
+    /// None: the widest this machine has.
+    pub isa: Option<kernels::Isa>,
+    /// None: the cores this process may use.
+    pub threads: Option<usize>,
+    /// None: the model's own, at most 8192.
+    pub context: Option<usize>,
+    /// Sequences that run at once.
+    pub slots: usize,
+    /// None: slots x context, at most a quarter of the free memory.
+    pub kv_memory_mb: Option<usize>,
+    /// Sequences that wait; one more is refused.
+    pub queue_max: usize,
+    /// A step with prefill in it aims to take no longer than this.
+    pub step_ms_max: u32,
+    pub fim_order: FimOrder,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelPath {
+    Builtin,
+    Directory(PathBuf),
+}
+
+pub use models::{FimOrder, KvFormat, Quant};
+
+#[derive(Clone, Debug)]
+pub struct OverflowConfig {
+    /// What time to first token the operator wants; the unit of saturation.
+    pub ttft_objective: Duration,
+    /// A request that meets more saturation than this begins overflow.
+    pub enter: f64,
+    /// During overflow a request stays local at or below this saturation.
+    pub leave: f64,
+    /// Overflow ends when nothing had to leave for so long.
+    pub dwell: Duration,
+}
+
+/// One OpenAI-shaped cloud.
+#[derive(Clone, Debug)]
+pub struct CloudConfig {
+    pub name: Arc<str>,
+    /// Scheme, host and path up to and including `/v1`; http only where the operator wrote it.
+    pub base_url: hyper::Uri,
+    pub api_key: Option<Secret>,
+    pub model: Arc<str>,
+    pub fim: CloudFim,
+    /// Upper bound put on what a request asks for.
+    pub max_tokens: u32,
+    pub max_in_flight: usize,
+    pub connect_timeout: Duration,
+    /// From the request's last byte to the first content.
+    pub first_token_timeout: Duration,
+    /// Between two contents; keep-alive comments do not count.
+    pub idle_timeout: Duration,
+}
+
+impl CloudConfig {
+    /// Another weir, as `weir complete --url` asks it: no key, its own defaults.
+    pub fn of_peer(url: &hyper::Uri) -> Result<Self, String> {
+        let base = url.to_string();
+        let base = base.trim_end_matches('/').trim_end_matches("/v1");
+        let base_url: hyper::Uri =
+            format!("{base}/v1").parse().map_err(|_| format!("{url} is not a URL"))?;
+        if base_url.host().is_none() || !matches!(base_url.scheme_str(), Some("http" | "https")) {
+            return Err(format!("{url} must begin with http:// or https:// and name a host"));
+        }
+        let ms = |ms: i64| Duration::from_millis(ms.unsigned_abs());
+        Ok(Self {
+            name: "peer".into(),
+            base_url,
+            api_key: None,
+            model: "default".into(),
+            fim: CloudFim::Suffix,
+            max_tokens: u32::MAX,
+            max_in_flight: 1,
+            connect_timeout: ms(defaults::CONNECT_TIMEOUT_MS),
+            // A slow box may prefill for long; whoever waits at a prompt can give up by hand.
+            first_token_timeout: Duration::from_secs(600),
+            idle_timeout: Duration::from_secs(60),
+        })
+    }
+}
+
+/// How a cloud fills in the middle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloudFim {
+    /// `/completions` with its own `suffix` field.
+    Suffix,
+    /// The FIM template of this family, rendered into a raw `/completions` prompt.
+    Template(&'static models::fim::Family),
+    /// A chat model asked to fill in; its stream is cleaned of fences and echoes.
+    Chat,
+}
+
+/// A key; its text appears in no log and no debug output.
+#[derive(Clone)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    pub fn new(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
