@@ -80,11 +80,15 @@ fn broken(text: &str, reason: Reason) -> End {
     End::Broken(text.into(), reason)
 }
 
+/// Completes and reads to the end, which has to come in time whatever the cloud does.
 async fn complete(provider: &Provider, request: CompletionRequest) -> End {
-    match provider.complete(Arc::new(request)).await {
-        Ok(stream) => drain(stream).await,
-        Err(refusal) => End::Refused(refusal.reason),
-    }
+    let ending = async {
+        match provider.complete(Arc::new(request)).await {
+            Ok(stream) => drain(stream).await,
+            Err(refusal) => End::Refused(refusal.reason),
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(2), ending).await.expect("every end comes in time")
 }
 
 /// Reads to the end and holds the stream to its grammar: content, then exactly one last event.
@@ -119,9 +123,7 @@ async fn drain(mut stream: CompletionStream) -> End {
 
 async fn against(steps: Vec<Step>) -> End {
     let cloud = Cloud::always(steps).await;
-    let provider = provider(&row(&cloud));
-    let end = tokio::time::timeout(Duration::from_secs(2), complete(&provider, prompt()));
-    end.await.expect("every end comes in time")
+    complete(&provider(&row(&cloud)), prompt()).await
 }
 
 fn send(parts: &[Vec<u8>]) -> Step {
