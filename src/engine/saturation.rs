@@ -3,7 +3,7 @@
 //! ```text
 //! work_ahead_ms = prompt tokens still to be prefilled (running, waiting, arriving)
 //!                   x milliseconds per prefilled token
-//!               + sequences that must end before a slot is free for one more
+//!               + sequences that must end before there is a slot (and blocks) for one more
 //!                   x mean tokens of a sequence x milliseconds per generated token
 //! ```
 //!
@@ -21,6 +21,8 @@ use super::blocks::BlockCounts;
 #[derive(Debug, Default)]
 pub struct Saturation {
     slots: AtomicUsize,
+    /// Sequences that may run at once now: the slots, or what runs when the blocks are used up.
+    seats: AtomicUsize,
     running: AtomicUsize,
     waiting: AtomicUsize,
     /// Prompt tokens of running and waiting sequences that no step has computed yet.
@@ -39,6 +41,8 @@ pub struct Saturation {
 /// What the engine's thread publishes after a step.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Load {
+    /// Sequences that may run at once: the slots, or fewer when there are no blocks for more.
+    pub(super) seats: usize,
     pub(super) running: usize,
     pub(super) waiting: usize,
     pub(super) prefill_tokens: usize,
@@ -47,14 +51,14 @@ pub(super) struct Load {
 
 impl Saturation {
     pub(super) fn new(slots: usize) -> Self {
-        Self { slots: AtomicUsize::new(slots), ..Self::default() }
+        Self { slots: AtomicUsize::new(slots), seats: AtomicUsize::new(slots), ..Self::default() }
     }
 
     /// Milliseconds of work ahead of a new request.
     pub fn work_ahead_ms(&self) -> f64 {
         let prefill_tokens = get(&self.prefill_tokens) + get(&self.arriving_tokens);
         let sequences = self.running() + self.waiting();
-        let ends_first = (sequences + 1).saturating_sub(self.slots_total());
+        let ends_first = (sequences + 1).saturating_sub(get(&self.seats));
         let prefill_ms = prefill_tokens as f64 * self.prefill_wait_ms.get();
         let ends_ms = ends_first as f64 * self.sequence_tokens.get() * self.decode_row_ms.get();
         prefill_ms + ends_ms
@@ -102,6 +106,7 @@ impl Saturation {
     }
 
     pub(super) fn publish_load(&self, load: Load) {
+        set(&self.seats, load.seats);
         set(&self.running, load.running);
         set(&self.waiting, load.waiting);
         set(&self.prefill_tokens, load.prefill_tokens);

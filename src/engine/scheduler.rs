@@ -6,28 +6,27 @@
 //! clock, a channel or a device: `now` and the number of prefill rows come in, a [`Step`] goes
 //! out.
 
+mod admission;
+
 use std::collections::BTreeMap;
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use models::step::{BlockCopy, DeviceLimits, Row, Rows, Sample, Segment, Step};
+use models::step::{DeviceLimits, Row, Rows, Sample, Segment, Step};
 use models::tokenizer::Tokenizer;
 
 use super::message::{SequenceId, Submission};
-use super::prefix::{Lease, PrefixCache, common};
+use super::prefix::PrefixCache;
 use super::saturation::Load;
-use super::sequence::{End, HostSampler, Rank, Sequence};
+use super::sequence::{End, HostSampler, Rank, Sequence, Wait};
 use crate::completion::Reason;
 use crate::telemetry::Telemetry;
 
-/// Waiting sequences considered for admission in one step. Several times the slots of any
-/// machine, and looking at all of them again costs far less than a step.
-const ADMISSION_SCAN_MAX: usize = 64;
-/// Sequences admitted past one that there is no room for, before all behind it wait until there
-/// is. Two full batches of 8 slots.
-const PASSED_BY_MAX: u32 = 16;
+/// A prompt with so many tokens left to prefill lets one more later arrival go first. A keystroke
+/// does not wait for a whole repository, and 8192 tokens wait for at most 128 others.
+const TOKENS_PER_TURN: usize = 64;
 
 /// All sequences of the engine and the step being made of them.
 pub(super) struct Scheduler {
@@ -66,16 +65,6 @@ struct Work {
     index: usize,
     rows: usize,
     samples: Range<usize>,
-}
-
-/// What came of the attempt to admit a waiting sequence.
-enum Admission {
-    Admitted,
-    /// Another sequence computes its prefix right now; taking it from the cache then is cheaper.
-    Follows,
-    NoRoom,
-    /// It is not waiting any more.
-    Gone,
 }
 
 /// Rows of a step.
@@ -118,7 +107,7 @@ impl Scheduler {
             arrived: 0,
             ended: 0,
             ends: Vec::new(),
-            candidates: Vec::with_capacity(ADMISSION_SCAN_MAX),
+            candidates: Vec::new(),
             prefills: Vec::with_capacity(slots),
             finished: Vec::with_capacity(slots),
         }
@@ -131,7 +120,10 @@ impl Scheduler {
     pub(super) fn load(&self) -> Load {
         let left = |sequence: &Sequence| sequence.prompt().len().saturating_sub(sequence.computed);
         let running_tokens: usize = self.running.iter().map(left).sum();
+        let first = self.waiting.values().next();
+        let no_room = first.is_some_and(|first| first.wait == Wait::NoRoom(self.releases));
         Load {
+            seats: if no_room { self.running.len() } else { self.slots },
             running: self.running.len(),
             waiting: self.waiting.len(),
             prefill_tokens: self.waiting_tokens + running_tokens,
@@ -154,7 +146,7 @@ impl Scheduler {
             let end = End::Failed(Reason::ContextLength, "The request does not fit the KV memory.");
             return self.retire(sequence, end);
         }
-        sequence.cached = expected(&mut self.kv, &sequence);
+        sequence.cached = self.kv.peek(sequence.spec().tenant, sequence.reusable());
         self.next_deadline = earlier(self.next_deadline, sequence.deadline);
         self.waiting_tokens += to_compute(&sequence);
         self.waiting.insert(sequence.rank, sequence);
@@ -206,6 +198,7 @@ impl Scheduler {
     pub(super) fn advance(&mut self, rows: &Rows) {
         for source in self.sources.drain(..) {
             self.kv.release_source(source);
+            self.releases += 1;
         }
         let work = mem::take(&mut self.work);
         let mut finished = mem::take(&mut self.finished);
@@ -261,127 +254,6 @@ impl Scheduler {
         self.next_deadline = self.waiting.values().filter_map(|sequence| sequence.deadline).min();
     }
 
-    /// Fills free slots from the line. What there is no room for lets others past, but not for
-    /// ever.
-    fn admit(&mut self, now: Instant) {
-        if self.waiting.is_empty() || self.running.len() == self.slots {
-            return;
-        }
-        let mut candidates = mem::take(&mut self.candidates);
-        candidates.extend(self.waiting.keys().take(ADMISSION_SCAN_MAX));
-        let mut without_room = None;
-        for rank in candidates.drain(..) {
-            match self.try_admit(rank, now) {
-                Admission::Follows | Admission::Gone => {}
-                Admission::Admitted => {
-                    if let Some(first) = without_room.and_then(|rank| self.waiting.get_mut(&rank)) {
-                        first.passed_by += 1;
-                    }
-                }
-                Admission::NoRoom => {
-                    without_room.get_or_insert(rank);
-                    if self.waiting[&rank].passed_by >= PASSED_BY_MAX {
-                        break;
-                    }
-                }
-            }
-            if self.running.len() == self.slots {
-                break;
-            }
-        }
-        self.candidates = candidates;
-    }
-
-    fn try_admit(&mut self, rank: Rank, now: Instant) -> Admission {
-        if self.waiting[&rank].nobody_reads() {
-            self.end_waiting(rank, End::Cancelled);
-            return Admission::Gone;
-        }
-        if self.waiting[&rank].no_room_at == Some(self.releases) {
-            return Admission::NoRoom;
-        }
-        if self.follows(rank) {
-            return Admission::Follows;
-        }
-        let sequence = self.waiting.get_mut(&rank).expect("it is waiting");
-        let spec = sequence.spec();
-        let prompt = reusable(sequence);
-        let Some(lease) = self.kv.lease(spec.tenant, prompt, sequence.room()) else {
-            sequence.no_room_at = Some(self.releases);
-            return Admission::NoRoom;
-        };
-        let sequence = self.take_waiting(rank);
-        self.start(sequence, lease, now);
-        Admission::Admitted
-    }
-
-    /// Whether a running sequence is about to compute enough of this one's prompt to wait for
-    /// it: a whole block, or all that is missing.
-    fn follows(&mut self, rank: Rank) -> bool {
-        let sequence = self.waiting.get_mut(&rank).expect("it is waiting");
-        if let Some((leader, reach)) = sequence.follows {
-            let is_leader = |other: &&Sequence| other.rank.id == leader;
-            if self.running.iter().find(is_leader).is_some_and(|other| other.computed < reach) {
-                return true;
-            }
-        }
-        let before = to_compute(sequence);
-        sequence.cached = expected(&mut self.kv, sequence);
-        let prompt = reusable(sequence);
-        let enough = self.limits.block_tokens.min(prompt.len() - sequence.cached);
-        let ahead = self
-            .running
-            .iter()
-            .filter(|other| other.is_prefilling() && other.spec().tenant == sequence.spec().tenant);
-        let leader = ahead
-            .map(|other| (other.rank.id, common(other.prompt(), prompt), other.computed))
-            .filter(|&(_, reach, computed)| computed < reach)
-            .max_by_key(|&(_, reach, _)| reach)
-            .map(|(id, reach, _)| (id, reach))
-            .filter(|&(_, reach)| reach > sequence.cached && reach - sequence.cached >= enough);
-        if let Some((_, reach)) = leader {
-            sequence.cached = reach;
-        }
-        sequence.follows = leader;
-        self.waiting_tokens = self.waiting_tokens - before + to_compute(sequence);
-        leader.is_some()
-    }
-
-    fn start(&mut self, mut sequence: Sequence, lease: Lease, now: Instant) {
-        let Lease { shared, copy, promised } = lease;
-        sequence.published = shared.len();
-        sequence.computed = shared.len() * self.limits.block_tokens;
-        sequence.blocks.reserve_exact(shared.len() + promised);
-        sequence.blocks.extend(shared);
-        sequence.promised = promised;
-        if let Some((from, tokens)) = copy {
-            let to = self.kv.draw();
-            sequence.promised -= 1;
-            sequence.blocks.push(to);
-            self.step.copies.push(BlockCopy { from, to, tokens: tokens as u32 });
-            self.sources.push(from);
-            sequence.computed += tokens;
-        }
-        sequence.cached = sequence.computed;
-        self.record_start(&sequence, now);
-        self.running.push(sequence);
-    }
-
-    fn record_start(&self, sequence: &Sequence, now: Instant) {
-        let waited = now.saturating_duration_since(sequence.submitted());
-        self.telemetry.queue_seconds.record(waited.as_secs_f64());
-        let (prompt, cached) = (sequence.prompt().len() as u64, sequence.cached as u64);
-        if !sequence.spec().rules.scores_prompt() {
-            self.telemetry.prefix_cache_queries.increment(prompt);
-            self.telemetry.prefix_cache_hits.increment(cached);
-        }
-        // A prompt is one prompt, however many choices continue it.
-        if sequence.spec().choice == 0 {
-            self.telemetry.tokens_prompt.increment(prompt);
-            self.telemetry.tokens_cached.increment(cached);
-        }
-    }
-
     fn add_decodes(&mut self) {
         for index in 0..self.running.len() {
             if !self.running[index].is_prefilling() {
@@ -394,7 +266,11 @@ impl Scheduler {
         let mut prefills = mem::take(&mut self.prefills);
         let ahead =
             self.running.iter().enumerate().filter(|(_, sequence)| sequence.is_prefilling());
-        prefills.extend(ahead.map(|(index, sequence)| (sequence.rank, index)));
+        let turn = |sequence: &Sequence| {
+            let left = sequence.prompt().len() - sequence.computed;
+            sequence.rank.later_by((left / TOKENS_PER_TURN) as u64)
+        };
+        prefills.extend(ahead.map(|(index, sequence)| (turn(sequence), index)));
         prefills.sort_unstable();
         // One sample of the device's is kept for each sequence that may choose a token.
         let mut scores = self.limits.samples_max - self.slots;
@@ -504,20 +380,6 @@ const TOO_LATE: End =
 /// step, and one sample is left for the rows of prompts that are scored.
 pub(super) fn slots_max(limits: &DeviceLimits) -> usize {
     limits.rows_max.min(limits.samples_max.saturating_sub(1))
-}
-
-/// The part of a prompt that may come from the cache: its last token always runs, because its
-/// logits are the answer; and where the prompt is scored, all of it does.
-fn reusable(sequence: &Sequence) -> &[u32] {
-    if sequence.spec().rules.scores_prompt() {
-        return &[];
-    }
-    let prompt = sequence.prompt();
-    &prompt[..prompt.len() - 1]
-}
-
-fn expected(kv: &mut PrefixCache, sequence: &Sequence) -> usize {
-    kv.peek(sequence.spec().tenant, reusable(sequence))
 }
 
 fn to_compute(waiting: &Sequence) -> usize {

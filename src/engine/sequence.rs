@@ -34,10 +34,27 @@ impl Rank {
         Self { turn: id.0 + behind, id }
     }
 
+    /// As if it had arrived so many turns later.
+    pub(super) fn later_by(self, turns: u64) -> Self {
+        Self { turn: self.turn + turns, ..self }
+    }
+
     /// The ranks a sequence of this id may have.
     pub(super) fn of(id: SequenceId) -> [Self; 3] {
         [Priority::Completion, Priority::Chat, Priority::Batch].map(|class| Self::new(id, class))
     }
+}
+
+/// What keeps a waiting sequence from running although a slot is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Nothing, as far as is known.
+    No,
+    /// Too few blocks, when the scheduler had counted so many releases.
+    NoRoom(u64),
+    /// Another sequence is computing this one's prompt, up to this token; taking it from the
+    /// prefix cache then is cheaper than doing it twice.
+    Follows { leader: SequenceId, reach: usize },
 }
 
 /// Why a sequence ends.
@@ -88,10 +105,7 @@ pub(super) struct Sequence {
     pub(super) published: usize,
     /// Prompt tokens found in the prefix cache; before admission, how many will be.
     pub(super) cached: usize,
-    /// Another sequence is computing this one's prefix: who, and up to which token.
-    pub(super) follows: Option<(SequenceId, usize)>,
-    /// The scheduler's count of releases when there was no room for this one.
-    pub(super) no_room_at: Option<u64>,
+    pub(super) wait: Wait,
     /// Sequences that were admitted past this one while there was no room for it.
     pub(super) passed_by: u32,
     uniform: Uniform,
@@ -120,8 +134,7 @@ impl Sequence {
             promised: 0,
             published: 0,
             cached: 0,
-            follows: None,
-            no_room_at: None,
+            wait: Wait::No,
             passed_by: 0,
             uniform: Uniform::new(spec.seed, spec.choice),
             history,
@@ -142,6 +155,16 @@ impl Sequence {
 
     pub(super) fn prompt(&self) -> &[u32] {
         &self.tokens[..self.spec().prompt.len()]
+    }
+
+    /// The part of the prompt that may come from the cache: its last token always runs, because
+    /// its logits are the answer; and where the prompt is scored, all of it does.
+    pub(super) fn reusable(&self) -> &[u32] {
+        if self.spec().rules.scores_prompt() {
+            return &[];
+        }
+        let prompt = self.prompt();
+        &prompt[..prompt.len() - 1]
     }
 
     /// Most tokens it will ever hold.

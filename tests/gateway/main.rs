@@ -1,6 +1,11 @@
 //! weir through the doors its users use.
 
+mod aborts;
 mod api;
 mod bad_input;
+mod burst;
 mod cloud;
+mod independence;
+mod offline;
+mod shutdown;
 mod support;

@@ -10,7 +10,7 @@ use crate::vector::Vector;
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(__m512);
 
-// Twenty-four accumulators, four rows of w and one of x fit the thirty-two registers.
+// Twenty-four accumulators, six rows of x and one of w fit the thirty-two registers.
 kernels!(
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
     F32x16,

@@ -10,7 +10,7 @@ use crate::vector::Vector;
 #[derive(Clone, Copy)]
 pub(crate) struct F32x4(float32x4_t);
 
-// Twenty-four accumulators, four rows of w and one of x fit the thirty-two registers.
+// Twenty-four accumulators, six rows of x and one of w fit the thirty-two registers.
 kernels!(
     #[target_feature(enable = "neon")]
     F32x4,

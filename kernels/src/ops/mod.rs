@@ -36,25 +36,28 @@ unsafe fn dots<V: Vector, E: Elem, const M: usize, const N: usize>(
     // lie within the rows that the caller vouches for, as it does for the instruction set.
     unsafe {
         let mut sums = [[V::splat(0.0); N]; M];
+        let mut xs = [V::splat(0.0); M];
         let mut k = 0;
         while k + V::LANES <= len {
-            let mut ws = [V::splat(0.0); N];
-            for n in 0..N {
-                ws[n] = E::load::<V>(w[n].add(k));
+            for (m, x_row) in xs.iter_mut().enumerate() {
+                *x_row = V::load(x.add(m * x_stride + k));
             }
-            for (m, sums) in sums.iter_mut().enumerate() {
-                let x = V::load(x.add(m * x_stride + k));
-                for n in 0..N {
-                    sums[n] = x.mul_add(ws[n], sums[n]);
+            for n in 0..N {
+                let w = E::load(w[n].add(k));
+                for m in 0..M {
+                    sums[m][n] = xs[m].mul_add(w, sums[m][n]);
                 }
             }
             k += V::LANES;
         }
         if k < len {
-            for (m, sums) in sums.iter_mut().enumerate() {
-                let x = V::load_first(x.add(m * x_stride + k), len - k);
-                for n in 0..N {
-                    sums[n] = x.mul_add(E::load_first(w[n].add(k), len - k), sums[n]);
+            for (m, x_row) in xs.iter_mut().enumerate() {
+                *x_row = V::load_first(x.add(m * x_stride + k), len - k);
+            }
+            for n in 0..N {
+                let w = E::load_first(w[n].add(k), len - k);
+                for m in 0..M {
+                    sums[m][n] = xs[m].mul_add(w, sums[m][n]);
                 }
             }
         }

@@ -75,27 +75,29 @@ pub(crate) unsafe fn log_sum_exp<V: Vector>(x: &[f32]) -> f32 {
     }
 }
 
-/// The sum, by so many registers at once that only memory limits its speed.
+/// The sum, read in so many streams at once, as a product of matrices reads its rows, that only
+/// memory limits its speed.
 ///
 /// # Safety
 /// The machine has V's instruction set.
 #[inline(always)]
 pub(crate) unsafe fn sum_all<V: Vector>(x: &[f32]) -> f32 {
-    const CHAINS: usize = 8;
-    // SAFETY: a chunk is CHAINS registers long; the instruction set is the caller's promise.
+    const STREAMS: usize = 8;
+    let len = x.len() / (STREAMS * V::LANES) * V::LANES;
+    let (x, rest) = x.split_at(STREAMS * len);
+    let mut total: f32 = rest.iter().sum();
+    // SAFETY: stream `i` is the `len` numbers from `i * len` on, a multiple of LANES; the
+    // instruction set is the caller's promise.
     unsafe {
-        let mut sums = [V::splat(0.0); CHAINS];
-        let chunks = x.chunks_exact(CHAINS * V::LANES);
-        let rest: f32 = chunks.remainder().iter().sum();
-        for chunk in chunks {
+        let mut sums = [V::splat(0.0); STREAMS];
+        for k in (0..len).step_by(V::LANES) {
             for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = sum.add(V::load(chunk.as_ptr().add(i * V::LANES)));
+                *sum = sum.add(V::load(x.as_ptr().add(i * len + k)));
             }
         }
-        let mut total = rest;
         for lanes in sums {
             total += sum(lanes);
         }
-        total
     }
+    total
 }

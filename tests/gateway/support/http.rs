@@ -55,13 +55,15 @@ impl Reply {
 
 pub(crate) struct Connection {
     stream: BufReader<TcpStream>,
+    /// How long the peer may keep us waiting each time.
+    pub(crate) patience: Duration,
 }
 
 impl Connection {
     pub(crate) async fn open(to: SocketAddr) -> Self {
         let stream = TcpStream::connect(to).await.expect("weir listens");
         stream.set_nodelay(true).expect("a TCP socket");
-        Self { stream: BufReader::new(stream) }
+        Self { stream: BufReader::new(stream), patience: PATIENCE }
     }
 
     /// Sends as much as the peer takes; a peer that hung up may still have replied.
@@ -70,17 +72,17 @@ impl Connection {
     }
 
     pub(crate) async fn reply(&mut self) -> Reply {
-        timeout(PATIENCE, self.read_reply()).await.expect("a reply in time").expect("a reply")
+        timeout(self.patience, self.read_reply()).await.expect("a reply in time").expect("a reply")
     }
 
     /// Status and headers; the body is still to come.
     pub(crate) async fn head(&mut self) -> Reply {
-        timeout(PATIENCE, self.read_head()).await.expect("a head in time").expect("a head")
+        timeout(self.patience, self.read_head()).await.expect("a head in time").expect("a head")
     }
 
     /// The next chunk of a chunked body; None at its end.
     pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
-        timeout(PATIENCE, self.read_chunk()).await.expect("a chunk in time").expect("a chunk")
+        timeout(self.patience, self.read_chunk()).await.expect("a chunk in time").expect("a chunk")
     }
 
     /// Whether the peer closes within `limit` without sending anything.
