@@ -23,7 +23,7 @@ const CONTEXT_DEFAULT_MAX: usize = 8192;
 /// Rows of one step: what a fast machine prefills in `step_ms_max`; a slow one never fills it.
 const STEP_ROWS_MAX: usize = 512;
 /// Sampled rows of one step beside one for each slot: prompts whose log-probabilities are asked.
-const STEP_SAMPLES_MIN: usize = 16;
+const STEP_SAMPLES_SPARE: usize = 16;
 
 /// A model in memory, not running yet.
 pub struct Local {
@@ -144,8 +144,8 @@ fn device_options(config: &ModelConfig, plan: &MemoryPlan) -> CpuOptions {
         context: plan.context,
         blocks: plan.blocks,
         block_tokens: BLOCK_TOKENS,
-        rows_max: STEP_ROWS_MAX.max(plan.slots),
-        samples_max: STEP_SAMPLES_MIN.max(plan.slots),
+        rows_max: STEP_ROWS_MAX.max(plan.slots + STEP_SAMPLES_SPARE),
+        samples_max: plan.slots + STEP_SAMPLES_SPARE,
     }
 }
 
