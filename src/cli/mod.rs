@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Overrides};
+use crate::config::{self, Config, Overrides};
 
 /// A gateway for code completion with its own inference engine.
 #[derive(Debug, Parser)]
@@ -106,8 +106,9 @@ impl Options {
 
 /// Runs the command that was asked for.
 pub fn run(args: Args) -> ExitCode {
-    let filter =
-        EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::Level::INFO.into())
+        .parse_lossy(config::log_filter().unwrap_or_default());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let Some(config) = args.options.load() else { return ExitCode::from(2) };
     let done = match args.command {

@@ -67,9 +67,7 @@ impl Config {
                 return Err(vec![Complaint { key, message: format!("cannot be read: {error}") }]);
             }
         };
-        // The one place where the environment is read.
-        #[allow(clippy::disallowed_methods)]
-        Self::from_text(&text, flags, &|name| std::env::var(name))
+        Self::from_text(&text, flags, &environment)
     }
 
     fn from_text(
@@ -83,6 +81,16 @@ impl Config {
         let config = validate::validate(&raw, env, &mut complaints, &mut warnings);
         if complaints.is_empty() { Ok((config, warnings)) } else { Err(complaints) }
     }
+}
+
+/// What is to be logged, in the words of `RUST_LOG`; None: it was not said.
+pub fn log_filter() -> Option<String> {
+    environment("RUST_LOG").ok()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
+fn environment(name: &str) -> Result<String, VarError> {
+    std::env::var(name)
 }
 
 #[derive(Clone, Debug)]

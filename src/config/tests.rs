@@ -47,6 +47,58 @@ fn the_example_of_the_readme_loads() {
     assert_eq!(config.clouds[0].api_key.as_ref().unwrap().expose(), "sk-secret");
 }
 
+const DOCS: &str = include_str!("../../docs/configuration.md");
+
+#[test]
+fn the_defaults_in_the_docs_are_the_defaults() {
+    let written_out = DOCS.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+    let (written_out, warnings) = load(written_out).unwrap();
+    let (default, _) = load("").unwrap();
+    assert_eq!(format!("{written_out:?}"), format!("{default:?}"));
+    assert_eq!(warnings.len(), 1, "[overflow] without a cloud: {warnings:?}");
+}
+
+#[test]
+fn every_key_is_documented_in_its_section() {
+    for name in ["[serve]", "[model]", "[overflow]", "[[cloud]]"] {
+        let said = complaints(&format!("{name}\nunheard = 1"));
+        let unknown = said.iter().find(|line| line.contains("unheard")).unwrap();
+        let keys = unknown.split("known are ").nth(1).unwrap();
+        let heading = format!("## `{name}`");
+        let section = DOCS.split(&heading).nth(1).unwrap().split("\n## ").next().unwrap();
+        for key in keys.split(", ") {
+            assert!(section.contains(&format!("\n| `{key}` |")), "{name} {key}");
+        }
+    }
+    let families = DOCS.split("\nFamilies: ").nth(1).unwrap().lines().next().unwrap();
+    for name in families.trim_end_matches('.').split(", ") {
+        let name = name.trim_matches('`');
+        assert!(models::fim::Family::by_name(name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn the_example_of_the_docs_loads() {
+    let toml = DOCS.split("```toml").nth(2).unwrap().split("```").next().unwrap();
+    let (config, warnings) = load(&toml.replace("BURST_API_KEY", "KEY")).unwrap();
+    assert_eq!(config.clouds[0].base_url, "http://127.0.0.1:9000/v1");
+    assert_eq!(config.clouds[0].max_tokens, 256);
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_named() {
+    let all = [kernels::Isa::Avx512, kernels::Isa::Avx2, kernels::Isa::Neon, kernels::Isa::Scalar];
+    for isa in all {
+        let loaded = load(&format!("[model]\nisa = \"{isa}\""));
+        assert_eq!(loaded.is_ok(), isa.is_available());
+        if let Err(complaints) = loaded {
+            let said = complaints[0].to_string();
+            assert!(said.starts_with(&format!("[model] isa: is {isa}, which this machine lacks")));
+        }
+    }
+}
+
 #[test]
 fn everything_wrong_is_said_at_once() {
     let said = complaints(

@@ -186,7 +186,8 @@ impl Checker<'_> {
                 "allow_hosts",
                 format!(
                     "is empty while weir listens on {address}: a request is refused unless its \
-                     Host is a loopback name; list the names that clients use"
+                     Host is a loopback name or an address of this machine; list the names that \
+                     clients use"
                 ),
             );
         }
@@ -237,7 +238,7 @@ impl Checker<'_> {
             path: self.model_path(raw.path.as_deref()),
             quant: self.choice("quant", raw.quant.as_deref(), Quant::Auto, &QUANTS),
             kv: self.choice("kv", raw.kv.as_deref(), KvFormat::Auto, &KV_FORMATS),
-            isa: self.choice("isa", raw.isa.as_deref(), None, &ISAS),
+            isa: self.isa(raw.isa.as_deref()),
             threads: self.optional("threads", raw.threads, 1..=1024),
             context: self.optional("context", raw.context, CONTEXT_MIN..=TOKENS_MAX),
             slots: self.count("slots", raw.slots, defaults::SLOTS, 1024),
@@ -251,6 +252,16 @@ impl Checker<'_> {
                 &FIM_ORDERS,
             ),
         }
+    }
+
+    fn isa(&mut self, typed: Option<&str>) -> Option<kernels::Isa> {
+        let isa = self.choice("isa", typed, None, &ISAS)?;
+        if !isa.is_available() {
+            let has: Vec<_> = kernels::Isa::available().iter().map(ToString::to_string).collect();
+            let message = format!("is {isa}, which this machine lacks; it has {}", has.join(", "));
+            self.complain("isa", message);
+        }
+        Some(isa)
     }
 
     fn model_path(&mut self, typed: Option<&str>) -> ModelPath {
