@@ -2,7 +2,7 @@
 
 use crate::out::Out;
 use crate::shape::{AttendRow, PagedKv, Query};
-use crate::vector::{Elem, LANES_MAX, Vector, exp, highest, sum};
+use crate::vector::{Elem, LANES_MAX, Vector, exp, sum};
 
 use super::{dots, even_tile};
 
@@ -211,7 +211,7 @@ unsafe fn weigh<V: Vector, const M: usize>(
             for i in (0..GROUP).step_by(V::LANES) {
                 best = best.max_number(V::load(scores[m].as_ptr().add(i)));
             }
-            let highest = highest(best);
+            let highest = best.highest();
             let shift = V::splat(highest);
             let decay = exp(V::splat(running.highest).sub(shift));
             let mut total = running.total.mul(decay);
