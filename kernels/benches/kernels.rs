@@ -126,24 +126,12 @@ fn rows(criterion: &mut Criterion) {
     }
 }
 
-/// What the machine could read: the roof over a decode.
-fn bandwidth(criterion: &mut Criterion) {
-    const BYTES: usize = 64 << 20;
-    let mut group = criterion.benchmark_group("read_bandwidth");
-    group.throughput(Throughput::Bytes(5 * BYTES as u64));
-    for cpu in cpus() {
-        group.bench_function(cpu.isa().to_string(), |bencher| {
-            bencher.iter(|| cpu.read_bandwidth(BYTES));
-        });
-    }
-}
-
 criterion_group! {
     name = kernels;
     config = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(100))
         .measurement_time(Duration::from_millis(400));
-    targets = matmul, attention, rows, bandwidth
+    targets = matmul, attention, rows
 }
 criterion_main!(kernels);

@@ -43,6 +43,8 @@ pub(crate) trait Vector: Copy {
     /// `self * 2^n` for integers `n` in `-256..=254`, rounded once or twice.
     unsafe fn scale(self, n: Self) -> Self;
 
+    /// The highest lane, where no lane is NaN.
+    unsafe fn highest(self) -> f32;
     /// The sums of four registers, each by the same tree of additions.
     unsafe fn sum4(v: [Self; 4]) -> [f32; 4];
 }
@@ -93,18 +95,6 @@ impl Elem for bf16 {
 pub(crate) unsafe fn sum<V: Vector>(v: V) -> f32 {
     // SAFETY: the caller's promise is the one needed.
     unsafe { V::sum4([v; 4])[0] }
-}
-
-/// The highest lane; NaN never wins over a number.
-///
-/// # Safety
-/// The machine has V's instruction set.
-#[inline(always)]
-pub(crate) unsafe fn highest<V: Vector>(v: V) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES_MAX];
-    // SAFETY: the array holds LANES numbers; the instruction set is the caller's promise.
-    unsafe { v.store(lanes.as_mut_ptr()) };
-    lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// The first `n` numbers and `fill` in the other lanes.

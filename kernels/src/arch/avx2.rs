@@ -169,6 +169,17 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
+    unsafe fn highest(self) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let (low, high) = (_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let four = _mm_max_ps(low, high);
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn sum4([a, b, c, d]: [F32x8; 4]) -> [f32; 4] {
         let mut sums = [0.0; 4];
         // SAFETY: the trait's contract. Horizontal additions treat all four registers alike:

@@ -157,6 +157,12 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
+    unsafe fn highest(self) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_reduce_max_ps(self.0) }
+    }
+
+    #[inline(always)]
     unsafe fn sum4([a, b, c, d]: [F32x16; 4]) -> [f32; 4] {
         /// Even quarters of both operands, and odd ones.
         const EVEN: i32 = 0b10_00_10_00;

@@ -161,6 +161,12 @@ impl Vector for F32x4 {
     }
 
     #[inline(always)]
+    unsafe fn highest(self) -> f32 {
+        // SAFETY: the trait's contract.
+        unsafe { vmaxvq_f32(self.0) }
+    }
+
+    #[inline(always)]
     unsafe fn sum4([a, b, c, d]: [F32x4; 4]) -> [f32; 4] {
         let mut sums = [0.0f32; 4];
         // SAFETY: the trait's contract. Pairwise additions treat all four registers alike:

@@ -143,6 +143,12 @@ impl Vector for Lanes {
     }
 
     #[inline(always)]
+    unsafe fn highest(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        a.max(b).max(c.max(d))
+    }
+
+    #[inline(always)]
     unsafe fn sum4(v: [Lanes; 4]) -> [f32; 4] {
         v.map(|Lanes([a, b, c, d])| (a + c) + (b + d))
     }

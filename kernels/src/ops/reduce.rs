@@ -1,6 +1,6 @@
 //! From a row to one number.
 
-use crate::vector::{Vector, exp, highest, load_first_or, sum};
+use crate::vector::{Vector, exp, load_first_or, sum};
 
 /// Numbers whose highest is found before looking where it lies: few enough that the second
 /// look, one number at a time, costs next to nothing.
@@ -44,7 +44,7 @@ unsafe fn max<V: Vector>(x: &[f32]) -> f32 {
             best = best.max_number(V::load(x.add(i)));
             i += V::LANES;
         }
-        highest(best.max_number(load_first_or(x.add(i), len - i, f32::NEG_INFINITY)))
+        best.max_number(load_first_or(x.add(i), len - i, f32::NEG_INFINITY)).highest()
     }
 }
 
