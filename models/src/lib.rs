@@ -1,5 +1,9 @@
 //! Models: a decoder-only transformer configured by data, its KV cache, weights, tokenizer, FIM
 //! and sampler. Knows no HTTP, no async runtime, no cloud.
+//!
+//! Read in this order: [`model`] loads a folder or the embedded model, by way of [`config`] and
+//! [`weights`]; [`step`] is the device seam, plain data in and out; [`cpu`] implements it with
+//! [`decoder`], the one transformer, over the blocks of [`kv`].
 
 #![forbid(unsafe_code)]
 

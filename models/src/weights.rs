@@ -267,7 +267,11 @@ fn append(numbers: &mut Numbers, rows: &Tensor) -> candle_core::Result<()> {
     Ok(())
 }
 
-/// SplitMix64: two numbers per multiplication chain, fast enough to fill a gigabyte in a second.
+/// Random numbers drawn for one matrix before they repeat, so that a gigabyte is filled at the
+/// speed of copying. A prime, so that no two rows of a matrix are the same.
+const PATTERN: usize = 262_139;
+
+/// SplitMix64, four numbers from each word.
 struct Random {
     state: u64,
 }
@@ -281,29 +285,33 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Uniform in `[-scale, scale)`, of the variance that keeps activations near 1.
+    /// Uniform, of the variance that keeps activations near 1.
     fn linear(&mut self, rows: usize, cols: usize, format: Format, bias: bool) -> Linear {
         let scale = (3.0 / cols as f32).sqrt();
-        let bias = bias.then(|| self.uniform(rows, 0.1).collect());
+        let bias = bias.then(|| self.uniform(rows, 0.1, |x| x));
         let len = rows * cols;
         let numbers = match format {
-            Format::F32 => Numbers::F32(self.uniform(len, scale).collect()),
-            Format::Bf16 => {
-                Numbers::Bf16(self.uniform(len, scale).map(half::bf16::from_f32).collect())
-            }
+            Format::F32 => Numbers::F32(self.uniform(len, scale, |x| x)),
+            Format::Bf16 => Numbers::Bf16(self.uniform(len, scale, half::bf16::from_f32)),
         };
         Linear { numbers, rows, cols, bias }
     }
 
-    fn uniform(&mut self, len: usize, scale: f32) -> impl Iterator<Item = f32> {
-        let mut pending = None;
-        (0..len).map(move |_| {
-            let bits = pending.take().unwrap_or_else(|| {
-                let bits = self.next();
-                pending = Some((bits >> 32) as u32);
-                bits as u32
-            });
-            (bits as i32) as f32 * (scale / 2f32.powi(31))
-        })
+    /// Numbers in `[-scale, scale)`, 16 bits of chance in each, repeated from [`PATTERN`] on.
+    fn uniform<T: Copy>(&mut self, len: usize, scale: f32, format: impl Fn(f32) -> T) -> Vec<T> {
+        let drawn = len.min(PATTERN);
+        let mut numbers = Vec::with_capacity(len.max(drawn + 3));
+        while numbers.len() < drawn {
+            let bits = self.next();
+            numbers.extend([0, 16, 32, 48].map(|shift| {
+                let whole = (bits >> shift) as i16;
+                format(f32::from(whole) * (scale / 32768.0))
+            }));
+        }
+        numbers.truncate(drawn);
+        while numbers.len() < len {
+            numbers.extend_from_within(..PATTERN.min(len - numbers.len()));
+        }
+        numbers
     }
 }
