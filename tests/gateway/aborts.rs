@@ -91,7 +91,6 @@ fn body(random: &mut Rng) -> Value {
         "prompt": scale::source(random, words),
         "max_tokens": random.u32(1..200),
         "stream": random.u32(..4) > 0,
-        "ignore_eos": true,
         "n": if random.u32(..8) == 0 { 2 } else { 1 },
     });
     if random.u32(..3) == 0 {
