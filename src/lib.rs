@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod app;
+pub mod cli;
 pub mod cloud;
 pub mod completion;
 pub mod config;

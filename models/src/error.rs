@@ -54,4 +54,10 @@ pub enum LoadError {
 
     #[error("this machine has no {0}")]
     Isa(Isa),
+
+    #[error(transparent)]
+    Tokenizer(#[from] crate::tokenizer::TokenizerError),
+
+    #[error(transparent)]
+    Fim(#[from] crate::fim::FimError),
 }

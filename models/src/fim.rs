@@ -94,6 +94,15 @@ pub enum Order {
     Spm,
 }
 
+impl std::fmt::Display for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Order::Psm => "PSM",
+            Order::Spm => "SPM",
+        })
+    }
+}
+
 /// Why there is no FIM prompt.
 #[derive(Debug, thiserror::Error)]
 pub enum FimError {

@@ -43,9 +43,11 @@ impl Language {
         let mut notes = Vec::new();
         let fim = match FimTemplate::resolve(&tokenizer, &hint, order) {
             Ok(fim) => Some(fim),
-            Err(error @ (FimError::NoFamily | FimError::MissingToken { .. }))
-                if order == FimOrder::Auto =>
-            {
+            Err(
+                error @ (FimError::NoFamily
+                | FimError::Untrained(_)
+                | FimError::MissingToken { .. }),
+            ) if order == FimOrder::Auto => {
                 notes.push(format!("completes prefixes only: {error}"));
                 None
             }

@@ -10,6 +10,7 @@ pub mod decoder;
 pub mod error;
 pub mod fim;
 pub mod kv;
+pub mod language;
 pub mod model;
 pub mod numbers;
 pub mod rope;

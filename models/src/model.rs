@@ -20,10 +20,12 @@ const CONFIG_BYTES_MAX: u64 = 4 << 20;
 const F32_PARAMETERS_MAX: u64 = 100_000_000;
 
 /// The embedded model: file name and bytes.
-const BUILTIN: [(&str, &[u8]); 2] = [
+const BUILTIN: [(&str, &[u8]); 3] = [
     ("config.json", include_bytes!("../default/config.json")),
+    ("weir.json", include_bytes!("../default/weir.json")),
     ("tokenizer.json", include_bytes!("../default/tokenizer.json")),
 ];
+const BUILTIN_NAME: &str = "weir-bootstrap-6m";
 const BUILTIN_WEIGHTS: &[u8] = include_bytes!("../default/model.safetensors");
 
 /// Where a model comes from.
@@ -69,7 +71,19 @@ impl ModelSource {
         DecoderConfig::parse(&config, generation.as_deref())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// What the model is called in answers: the folder's name.
+    pub fn name(&self) -> String {
+        match self {
+            ModelSource::Builtin => BUILTIN_NAME.to_owned(),
+            ModelSource::Directory(folder) => {
+                let folder = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+                let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+                name.unwrap_or_else(|| "model".to_owned())
+            }
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         match self {
             ModelSource::Builtin => PathBuf::from(name),
             ModelSource::Directory(folder) => folder.join(name),
@@ -111,7 +125,7 @@ impl LoadedModel {
     }
 }
 
-fn weight_format(
+pub(crate) fn weight_format(
     quant: Quant,
     config: &DecoderConfig,
     source: &dyn WeightSource,

@@ -55,7 +55,8 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     let clouds = cloud::providers(&config.clouds)?;
     let model = config.model.clone();
     let loading = tokio::task::spawn_blocking(move || Local::load(&model));
-    let local = loading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    let local =
+        loading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
     let telemetry = Telemetry::new();
     let facts = local.facts().clone();
@@ -68,8 +69,7 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     let limits = Limits::new(&config.serve);
     let api = Api::new(rooms, telemetry.clone(), &config.serve, limits);
     let going_down = CancellationToken::new();
-    let server =
-        tokio::spawn(api::serve(listeners, api, going_down.clone().cancelled_owned()));
+    let server = tokio::spawn(api::serve(listeners, api, going_down.clone().cancelled_owned()));
     Ok(App { addresses, facts, engine, telemetry, going_down, server })
 }
 

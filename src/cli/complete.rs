@@ -36,7 +36,8 @@ pub(super) fn run(args: CompleteArgs, config: &Config) -> Result<(), Failure> {
     match &args.url {
         Some(url) => {
             let server = CloudConfig::of_peer(url).map_err(Failure::Other)?;
-            let mut providers = cloud::providers(&[server]).map_err(crate::app::StartError::from)?;
+            let mut providers =
+                cloud::providers(&[server]).map_err(crate::app::StartError::from)?;
             let provider = providers.remove(0);
             block_on(async { print(provider.complete(request).await?).await })?
         }

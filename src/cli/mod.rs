@@ -106,9 +106,8 @@ impl Options {
 
 /// Runs the command that was asked for.
 pub fn run(args: Args) -> ExitCode {
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::Level::INFO.into())
-        .from_env_lossy();
+    let filter =
+        EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let Some(config) = args.options.load() else { return ExitCode::from(2) };
     let done = match args.command {

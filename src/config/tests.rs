@@ -67,7 +67,8 @@ fn everything_wrong_is_said_at_once() {
         "#,
     );
     let keys: Vec<_> = said.iter().map(|line| line.split(": ").next().unwrap()).collect();
-    for key in ["[serve] listen", "[model] slots", "[model] quant", "[model] colour", "[overflow] leave"]
+    for key in
+        ["[serve] listen", "[model] slots", "[model] quant", "[model] colour", "[overflow] leave"]
     {
         assert!(keys.contains(&key), "{key} is not in {said:#?}");
     }

@@ -96,7 +96,12 @@ impl Checker<'_> {
     }
 
     /// A count that weir works out by itself when it is absent.
-    fn optional(&mut self, key: &str, value: Option<i64>, range: RangeInclusive<i64>) -> Option<usize> {
+    fn optional(
+        &mut self,
+        key: &str,
+        value: Option<i64>,
+        range: RangeInclusive<i64>,
+    ) -> Option<usize> {
         value.map(|value| {
             let value = self.within(key, Some(value), *range.start(), range);
             usize::try_from(value).unwrap_or(usize::MAX)
@@ -330,7 +335,11 @@ impl Checker<'_> {
         );
         let timeouts = [
             ("connect_timeout_ms", raw.connect_timeout_ms, defaults::CONNECT_TIMEOUT_MS),
-            ("first_token_timeout_ms", raw.first_token_timeout_ms, defaults::FIRST_TOKEN_TIMEOUT_MS),
+            (
+                "first_token_timeout_ms",
+                raw.first_token_timeout_ms,
+                defaults::FIRST_TOKEN_TIMEOUT_MS,
+            ),
             ("idle_timeout_ms", raw.idle_timeout_ms, defaults::IDLE_TIMEOUT_MS),
         ];
         let [connect_timeout, first_token_timeout, idle_timeout] =

@@ -4,6 +4,7 @@ mod aborts;
 mod api;
 mod bad_input;
 mod burst;
+mod clients;
 mod cloud;
 mod independence;
 mod offline;
