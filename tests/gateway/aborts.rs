@@ -1,12 +1,13 @@
 //! Clients that leave at any moment leave nothing behind.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use fastrand::Rng;
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use crate::support::load::{completion, exchange, steady_cloud};
 use crate::support::scale;
@@ -38,7 +39,7 @@ fn aborted_requests_leave_nothing() {
     let weir = Weir::start(&format!(
         "model.slots = {SLOTS}\n\
          model.queue_max = 64\n\
-         overflow.ttft_objective_ms = 50\n\
+         overflow.ttft_objective_ms = 100\n\
          [[cloud]]\nname = \"far\"\nbase_url = \"{}\"\nmodel = \"m\"\nmax_in_flight = 8\n",
         cloud.base_url()
     ));
@@ -46,8 +47,8 @@ fn aborted_requests_leave_nothing() {
     clients.block_on(async {
         let calm = settled(&weir, &mut random).await;
         let leavers = (0..count).map(|_| {
-            let (body, stays) = (body(&mut random), stays(&mut random));
-            leave(&weir, body, stays, &moments)
+            let (body, leaves) = (body(&mut random), Leaves::any(&mut random));
+            leave(&weir, body, leaves, &moments)
         });
         let leavers: Vec<_> = leavers.collect();
         stream::iter(leavers).buffer_unordered(CROWD).collect::<()>().await;
@@ -91,7 +92,6 @@ fn body(random: &mut Rng) -> Value {
         "prompt": scale::source(random, words),
         "max_tokens": random.u32(1..200),
         "stream": random.u32(..4) > 0,
-        "ignore_eos": true,
         "n": if random.u32(..8) == 0 { 2 } else { 1 },
     });
     if random.u32(..3) == 0 {
@@ -101,24 +101,49 @@ fn body(random: &mut Rng) -> Value {
     body
 }
 
-/// Most leave early, some late: what happens to a request happens soon.
-fn stays(random: &mut Rng) -> Duration {
-    Duration::from_millis(400).mul_f64(random.f64().powi(2))
+/// When a client leaves.
+#[derive(Clone, Copy, Debug)]
+enum Leaves {
+    /// So long after it asked.
+    After(Duration),
+    /// So long after its answer began.
+    IntoTheAnswer(Duration),
 }
 
-async fn leave(weir: &Weir, body: Value, stays: Duration, moments: &Moments) {
-    let (local, cloud) = (Cell::new(false), Cell::new(false));
+impl Leaves {
+    /// Most leave early, some late: what happens to a request happens soon.
+    fn any(random: &mut Rng) -> Self {
+        let stays = Duration::from_millis(400).mul_f64(random.f64().powi(2));
+        if random.bool() { Self::After(stays) } else { Self::IntoTheAnswer(stays / 4) }
+    }
+
+    async fn comes(self, answer_began: &Notify) {
+        match self {
+            Self::After(stays) => sleep(stays).await,
+            Self::IntoTheAnswer(stays) => {
+                answer_began.notified().await;
+                sleep(stays).await;
+            }
+        }
+    }
+}
+
+async fn leave(weir: &Weir, body: Value, leaves: Leaves, moments: &Moments) {
+    let (route, began) = (RefCell::new(String::new()), Notify::new());
     let request = completion(&body);
-    let asked = exchange(weir.address, &request, |answer, _| match answer.route() {
-        "local" => local.set(true),
-        "cloud:far" => cloud.set(true),
-        _ => {}
+    let asked = exchange(weir.address, &request, |answer, _| {
+        route.borrow_mut().replace_range(.., answer.route());
+        began.notify_one();
     });
-    let moment = match timeout(stays, asked).await {
-        Ok(_) => &moments.over,
-        Err(_) if local.get() => &moments.local,
-        Err(_) if cloud.get() => &moments.cloud,
-        Err(_) => &moments.before_the_head,
+    let gone = tokio::select! {
+        _ = timeout(PATIENCE, asked) => false,
+        () = leaves.comes(&began) => true,
+    };
+    let moment = match route.borrow().as_str() {
+        _ if !gone => &moments.over,
+        "" => &moments.before_the_head,
+        "local" => &moments.local,
+        _ => &moments.cloud,
     };
     moment.set(moment.get() + 1);
 }

@@ -21,7 +21,7 @@ use crate::support::weir::{Metrics, PATIENCE, Weir, clients};
 const SLOTS: usize = 8;
 /// About this many tokens in,
 const PROMPT_WORDS: usize = 100;
-/// and exactly so many out: tens of requests a second.
+/// and so many out, where the model does not end sooner: tens of requests a second.
 const COMPLETION_TOKENS: u32 = 32;
 /// Of what the machine can do.
 const BURST: f64 = 3.0;
@@ -194,7 +194,7 @@ impl Bench {
     fn request(&self, tokens: u32) -> Arc<[u8]> {
         let prompt = scale::source(&mut self.random.borrow_mut(), PROMPT_WORDS);
         completion(&json!({
-            "prompt": prompt, "max_tokens": tokens, "ignore_eos": true, "stream": true,
+            "prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": true,
         }))
     }
 

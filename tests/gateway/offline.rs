@@ -86,7 +86,7 @@ fn the_filter_sees_a_cloud() {
          overflow.leave = 0.001\n\
          [[cloud]]\nname = \"near\"\nbase_url = \"{url}\"\nmodel = \"m\"\n"
     ));
-    let body = json!({ "prompt": "fn main() {", "max_tokens": 200, "ignore_eos": true });
+    let body = json!({ "prompt": "fn main() {", "max_tokens": 100 });
     let load = completion(&body);
     let asked = drive(join_all((0..16).map(|_| exchange(weir.address, &load, |_, _| {}))));
     let status = weir.ends_within(EXIT_MAX).expect("the filter killed it");
