@@ -171,3 +171,61 @@ fn template_fim_finds_its_family() {
     let said = complaints(&format!("{unknown}fim = \"template\""));
     assert!(said[0].starts_with("[[cloud]] burst: fim_family: is required"), "{said:?}");
 }
+
+const DOCUMENT: &str = include_str!("../../docs/configuration.md");
+
+/// The part of the document under a heading.
+fn documented(heading: &str) -> &'static str {
+    let part = DOCUMENT.split("\n## ").find(|part| part.starts_with(heading));
+    part.unwrap_or_else(|| panic!("no heading {heading}"))
+}
+
+/// The keys whose rows a section's table has.
+fn keys_documented(heading: &str) -> Vec<&'static str> {
+    let rows = documented(heading).lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.map(|row| row.split('`').next().expect("split gives one")).collect()
+}
+
+#[test]
+fn the_document_has_exactly_the_keys_there_are() {
+    for heading in ["[serve]", "[model]", "[overflow]", "[[cloud]]"] {
+        let said = complaints(&format!("{heading}\nunheard = 1")).join("\n");
+        let (_, known) = said.split_once("known are ").expect("an unknown key is told the known");
+        let known: Vec<_> = known.lines().next().expect("a line").split(", ").collect();
+        assert_eq!(keys_documented(&format!("`{heading}`")), known, "{heading}");
+    }
+}
+
+#[test]
+fn the_documented_example_has_all_keys_at_their_defaults() {
+    let example = documented("A complete example").split("```").nth(1).unwrap();
+    let example = example.strip_prefix("toml").expect("it is TOML");
+    let (config, _) = load(&example.replace("BURST_API_KEY", "KEY")).unwrap();
+    let (default, _) = load("").unwrap();
+    assert_eq!(format!("{:?}", config.serve), format!("{:?}", default.serve));
+    assert_eq!(format!("{:?}", config.model), format!("{:?}", default.model));
+    assert_eq!(format!("{:?}", config.overflow), format!("{:?}", default.overflow));
+    let (cloud, _) = load(CLOUD).unwrap();
+    let given = |cloud: &CloudConfig| {
+        let times = (cloud.connect_timeout, cloud.first_token_timeout, cloud.idle_timeout);
+        (cloud.fim.clone(), cloud.max_tokens, cloud.max_in_flight, times)
+    };
+    assert_eq!(given(&config.clouds[0]), given(&cloud.clouds[0]));
+    for heading in ["`[serve]`", "`[model]`", "`[overflow]`", "`[[cloud]]`"] {
+        for key in keys_documented(heading) {
+            let has_key = |line: &str| {
+                let line = line.strip_prefix("# ").unwrap_or(line);
+                line.split(" = ").next() == Some(key)
+            };
+            assert!(example.lines().any(has_key), "{key} is not in the example");
+        }
+    }
+}
+
+#[test]
+fn the_document_names_the_families() {
+    for family in models::fim::FAMILIES {
+        let name = format!("`{}`", family.name);
+        assert!(documented("`[[cloud]]`").contains(&name), "{name} is missing");
+    }
+}
