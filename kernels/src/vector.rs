@@ -95,7 +95,7 @@ pub(crate) unsafe fn sum<V: Vector>(v: V) -> f32 {
     unsafe { V::sum4([v; 4])[0] }
 }
 
-/// The highest lane; NaN never wins over a number.
+/// The highest lane, where no lane is NaN.
 ///
 /// # Safety
 /// The machine has V's instruction set.
@@ -104,7 +104,16 @@ pub(crate) unsafe fn highest<V: Vector>(v: V) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES_MAX];
     // SAFETY: the array holds LANES numbers; the instruction set is the caller's promise.
     unsafe { v.store(lanes.as_mut_ptr()) };
-    lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    let mut width = LANES_MAX / 2;
+    while width > 0 {
+        for i in 0..width {
+            if lanes[i + width] > lanes[i] {
+                lanes[i] = lanes[i + width];
+            }
+        }
+        width /= 2;
+    }
+    lanes[0]
 }
 
 /// The first `n` numbers and `fill` in the other lanes.

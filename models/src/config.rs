@@ -4,6 +4,8 @@
 mod json;
 mod refused;
 mod rope;
+#[cfg(test)]
+mod tests;
 
 use serde_json::Value;
 

@@ -162,3 +162,6 @@ impl Device for CpuDevice {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -157,3 +157,108 @@ impl BlockPool {
         self.references.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Against the plainest bookkeeping there is: a list of the references held.
+        #[test]
+        fn a_pool_never_loses_or_doubles_a_block(
+            operations in prop::collection::vec((0u8..3, any::<prop::sample::Index>()), 0..200),
+        ) {
+            const BLOCKS: usize = 7;
+            let mut pool = BlockPool::new(BLOCKS);
+            let mut held: Vec<u32> = Vec::new();
+            for (operation, index) in operations {
+                match operation {
+                    0 => match pool.alloc() {
+                        Some(block) => {
+                            prop_assert!(!held.contains(&block));
+                            held.push(block);
+                        }
+                        None => prop_assert_eq!(pool.free(), 0),
+                    },
+                    1 if !held.is_empty() => {
+                        let block = *index.get(&held);
+                        pool.retain(block);
+                        held.push(block);
+                    }
+                    2 if !held.is_empty() => {
+                        let block = held.swap_remove(index.index(held.len()));
+                        prop_assert_eq!(pool.release(block), !held.contains(&block));
+                    }
+                    _ => {}
+                }
+                let mut different = held.clone();
+                different.sort_unstable();
+                different.dedup();
+                prop_assert_eq!(pool.free() + different.len(), pool.total());
+                for block in 0..BLOCKS as u32 {
+                    let references = held.iter().filter(|&&other| other == block).count();
+                    prop_assert_eq!(pool.references(block) as usize, references);
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "released twice")]
+    fn a_block_cannot_be_released_twice() {
+        let mut pool = BlockPool::new(2);
+        let block = pool.alloc().expect("a free block");
+        pool.release(block);
+        pool.release(block);
+    }
+
+    #[test]
+    #[should_panic(expected = "cannot be shared")]
+    fn a_free_block_cannot_be_shared() {
+        BlockPool::new(2).retain(1);
+    }
+
+    fn memory(format: Format, block_tokens: usize) -> KvMemory {
+        let config = DecoderConfig::of_shape("qwen2.5-coder-0.5b").expect("a known shape");
+        KvMemory::new(&DecoderConfig { layers: 2, ..config }, format, 3, block_tokens)
+    }
+
+    #[test]
+    fn a_copy_takes_the_first_tokens_of_every_layer_and_head() {
+        for format in [Format::F32, Format::Bf16] {
+            let mut kv = memory(format, 16);
+            // Small whole numbers survive bf16.
+            let row = |token: usize| vec![token as f32 + 1.0; 2 * 64];
+            for (layer, token) in [(0, 0), (0, 4), (0, 5), (1, 0), (1, 4), (1, 5)] {
+                kv.write(layer, (2, token), &row(token), &row(token + 100));
+            }
+            kv.copy(BlockCopy { from: 2, to: 0, tokens: 5 });
+            for layer in 0..2 {
+                let paged = kv.layer(layer);
+                let mut k = vec![0.0; paged.k.len()];
+                kernels::to_f32(paged.k, &mut k);
+                let mut v = vec![0.0; paged.v.len()];
+                kernels::to_f32(paged.v, &mut v);
+                for head in 0..2 {
+                    for (token, wanted) in [(0, 1.0), (4, 5.0), (5, 0.0)] {
+                        let at = (head * 16 + token) * 64;
+                        assert_eq!(k[at..at + 64], [wanted; 64]);
+                        let wanted = if wanted == 0.0 { 0.0 } else { wanted + 100.0 };
+                        assert_eq!(v[at..at + 64], [wanted; 64]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn memory_is_what_the_shape_says() {
+        // layers * (k + v) * blocks * tokens * kv heads * head_dim
+        assert_eq!(memory(Format::Bf16, 32).bytes(), 2 * 2 * 3 * 32 * 2 * 64 * 2);
+        assert_eq!(memory(Format::F32, 16).bytes(), 2 * 2 * 3 * 16 * 2 * 64 * 4);
+    }
+}

@@ -125,7 +125,7 @@ impl LoadedModel {
     }
 }
 
-fn weight_format(
+pub(crate) fn weight_format(
     quant: Quant,
     config: &DecoderConfig,
     source: &dyn WeightSource,

@@ -61,3 +61,41 @@ fn scale(frequency: f64, scaling: RopeScaling) -> f64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frequencies_of(scaling: RopeScaling) -> Vec<f32> {
+        frequencies(&RopeConfig { theta: 10000.0, scaling }, 8)
+    }
+
+    #[test]
+    fn position_zero_turns_nothing_and_position_one_by_the_frequency() {
+        let rope = Rope::new(&RopeConfig::default(), 8, 3);
+        let tables = rope.tables();
+        assert_eq!((tables.cos.len(), tables.sin.len()), (12, 12));
+        assert_eq!(tables.cos[..4], [1.0; 4]);
+        assert_eq!(tables.sin[..4], [0.0; 4]);
+        for (sin, frequency) in tables.sin[4..8].iter().zip([1.0f32, 0.1, 0.01, 0.001]) {
+            assert!((sin - frequency.sin()).abs() < 1e-7);
+        }
+    }
+
+    #[test]
+    fn llama3_keeps_high_frequencies_and_divides_low_ones() {
+        let plain = frequencies_of(RopeScaling::None);
+        let scaled = frequencies_of(RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_context: 128,
+        });
+        // Wavelengths 6.3, 63, 628 and 6283 against a blend between 32 and 128.
+        assert_eq!(scaled[0], plain[0]);
+        assert!(scaled[1] < plain[1] && scaled[1] > plain[1] / 8.0);
+        assert_eq!(scaled[2..], [plain[2] / 8.0, plain[3] / 8.0]);
+        let linear = frequencies_of(RopeScaling::Linear { factor: 2.0 });
+        assert!(linear.iter().zip(&plain).all(|(linear, plain)| *linear == plain / 2.0));
+    }
+}

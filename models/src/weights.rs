@@ -2,6 +2,8 @@
 
 mod safetensors;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use candle_core::{DType, Tensor};
 

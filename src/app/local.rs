@@ -7,10 +7,10 @@ use models::cpu::{CpuDevice, CpuOptions};
 use models::error::LoadError;
 use models::kv::BLOCK_TOKENS;
 use models::language::Language;
-use models::model::{self, LoadedModel, ModelSource};
+use models::model::{self, LoadedModel};
 use models::numbers::Format;
 
-use crate::config::{ModelConfig, ModelPath};
+use crate::config::ModelConfig;
 use crate::engine::{
     self, EngineHandle, EngineOptions, EngineParts, MemoryPlan, MemoryWish, available_memory,
     plan_memory,
@@ -66,10 +66,7 @@ pub enum LocalError {
 impl Local {
     /// Reads the model and allocates everything it will need. Blocks for as long as that takes.
     pub fn load(config: &ModelConfig) -> Result<Self, LocalError> {
-        let source = match &config.path {
-            ModelPath::Builtin => ModelSource::Builtin,
-            ModelPath::Directory(folder) => ModelSource::Directory(folder.clone()),
-        };
+        let source = config.path.source();
         let language = Language::load(&source, config.fim_order)?;
         let loaded = model::load(&source, config.quant, config.kv)?;
         let mut notes = language.notes;

@@ -126,6 +126,15 @@ pub enum ModelPath {
     Directory(PathBuf),
 }
 
+impl ModelPath {
+    pub fn source(&self) -> models::model::ModelSource {
+        match self {
+            ModelPath::Builtin => models::model::ModelSource::Builtin,
+            ModelPath::Directory(folder) => models::model::ModelSource::Directory(folder.clone()),
+        }
+    }
+}
+
 pub use models::{FimOrder, KvFormat, Quant};
 
 #[derive(Clone, Debug)]

@@ -11,8 +11,6 @@ const FULL_ROWS: f64 = 32.0;
 /// Prefill rows that a step with prefill in it may always have, so that the slowest machine
 /// progresses. One block.
 pub(super) const PREFILL_ROWS_MIN: usize = 16;
-/// Share of a mixed step that prefill takes at least, when the decodes' part is subtracted.
-const PREFILL_SHARE_MIN: f64 = 0.1;
 /// Generated tokens of a sequence, before one has ended. A few lines of code.
 const SEQUENCE_TOKENS_FIRST: f64 = 32.0;
 
@@ -43,16 +41,28 @@ impl Rates {
     /// Takes in how long one step took.
     pub(super) fn record(&mut self, rows: StepRows, took: Duration) {
         let took_ms = took.as_secs_f64() * 1e3;
-        let (decode_rows, prefill_rows) = (rows.decodes as f64, rows.prefills as f64);
+        let (decodes, prefills) = (rows.decodes as f64, rows.prefills as f64);
         if rows.prefills == 0 {
-            self.decode_row_ms.update(took_ms / decode_rows.max(1.0), WEIGHT);
+            self.decode_row_ms.update(took_ms / decodes.max(1.0), WEIGHT);
             return;
         }
-        let weight = WEIGHT * (prefill_rows / FULL_ROWS).min(1.0);
-        let decode_ms = decode_rows * self.decode_row_ms.get();
-        let prefill_ms = (took_ms - decode_ms).max(took_ms * PREFILL_SHARE_MIN);
-        self.prefill_row_ms.update(prefill_ms / prefill_rows, weight);
-        self.prefill_wait_ms.update(took_ms / prefill_rows, weight);
+        let weight = WEIGHT * (prefills / FULL_ROWS).min(1.0);
+        self.prefill_wait_ms.update(took_ms / prefills, weight);
+        let decode_ms = decodes * self.decode_row_ms.get();
+        let prefill_ms = prefills * self.prefill_row_ms.get();
+        if decode_ms == 0.0 || prefill_ms == 0.0 {
+            self.prefill_row_ms.update(took_ms / prefills, weight);
+            return;
+        }
+        // Nobody sees which part of a mixed step took longer than expected, so each takes its
+        // share of the blame. The mix changes from step to step and sorts them out in time, and
+        // the sum, which the budget is about, is right at once.
+        let expected_ms = decode_ms + prefill_ms;
+        let error = took_ms / expected_ms;
+        let decode = self.decode_row_ms.get() * error;
+        let prefill = self.prefill_row_ms.get() * error;
+        self.decode_row_ms.update(decode, WEIGHT * decode_ms / expected_ms);
+        self.prefill_row_ms.update(prefill, weight * prefill_ms / expected_ms);
     }
 
     /// Takes in how many tokens a sequence generated until its end.
@@ -97,5 +107,41 @@ impl Average {
             None => value,
             Some(old) => old + weight * (value - old),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine on which a prefill row costs 0.2 ms, a lone decode 5 ms and one of eight 1 ms.
+    fn took(rows: StepRows) -> Duration {
+        let decode_ms = match rows.decodes {
+            0 => 0.0,
+            few @ 1..4 => 5.0 * few as f64,
+            many => 1.0 * many as f64,
+        };
+        Duration::from_secs_f64((decode_ms + 0.2 * rows.prefills as f64) / 1e3)
+    }
+
+    #[test]
+    fn steps_come_to_take_as_long_as_they_may() {
+        let mut rates = Rates::new(50);
+        for rows in [StepRows { decodes: 0, prefills: 16 }, StepRows { decodes: 1, prefills: 0 }] {
+            rates.record(rows, took(rows));
+        }
+        assert_eq!(rates.prefill_rows(0), 250);
+        let mut longest = Duration::ZERO;
+        let mut last = Duration::ZERO;
+        for step in 0..200 {
+            let decodes = 6 + step % 3;
+            let rows = StepRows { decodes, prefills: rates.prefill_rows(decodes) };
+            last = took(rows);
+            longest = longest.max(last);
+            rates.record(rows, last);
+        }
+        assert!(last > Duration::from_millis(45), "{last:?} wastes the step");
+        assert!(longest < Duration::from_millis(60), "{longest:?} is too long a step");
+        assert_eq!(rates.prefill_rows(1000), PREFILL_ROWS_MIN, "prefill always progresses");
     }
 }

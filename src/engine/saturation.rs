@@ -159,3 +159,35 @@ impl AtomicF64 {
         self.0.store(value.to_bits(), Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::rates::Rates;
+    use super::super::scheduler::StepRows;
+    use super::*;
+
+    #[test]
+    fn work_ahead_is_prefill_and_ends_to_wait_for() {
+        let saturation = Saturation::new(4);
+        let mut rates = Rates::new(50);
+        rates.record(StepRows { decodes: 0, prefills: 32 }, Duration::from_millis(64));
+        rates.record(StepRows { decodes: 4, prefills: 0 }, Duration::from_millis(12));
+        saturation.publish_rates(&rates);
+        assert_eq!(saturation.work_ahead_ms(), 0.0, "a slow box is not a busy one");
+        assert_eq!((saturation.prefill_rate(), saturation.decode_rate()), (500.0, 1e3 / 3.0));
+
+        let load = Load { seats: 4, running: 3, waiting: 0, ..Load::default() };
+        saturation.publish_load(load);
+        assert_eq!(saturation.work_ahead_ms(), 0.0, "there is a slot");
+        saturation.publish_load(Load { prefill_tokens: 100, ..load });
+        assert_eq!(saturation.work_ahead_ms(), 200.0);
+        saturation.arriving(2, 50);
+        // 150 tokens to prefill, and two of the five must end, 32 tokens each, 3 ms a token
+        assert_eq!(saturation.work_ahead_ms(), 300.0 + 2.0 * 32.0 * 3.0);
+        saturation.arrived(2, 50);
+        saturation.publish_load(Load { seats: 3, ..load });
+        assert_eq!(saturation.work_ahead_ms(), 32.0 * 3.0, "a slot without blocks is none");
+    }
+}

@@ -2,5 +2,6 @@
 
 mod handle;
 mod mock;
+mod model;
 mod prefix;
 mod scheduler;

@@ -4,7 +4,7 @@ use crate::out::Out;
 use crate::shape::{AttendRow, PagedKv, Query};
 use crate::vector::{Elem, LANES_MAX, Vector, exp, highest, sum};
 
-use super::dots;
+use super::{dots, even_tile};
 
 /// Positions whose scores enter the running softmax together. Groups begin at multiples of it
 /// in the sequence, so that neither blocks nor chunks show in a result.
@@ -53,17 +53,18 @@ impl<E> Attention<'_, E> {
 
 /// The softmax of one query head so far. The weighted sum of V lies in y, not yet divided.
 #[derive(Clone, Copy)]
-struct Running {
+struct Running<V> {
     highest: f32,
-    total: f32,
+    /// The sum of the weights, lane by lane.
+    total: V,
 }
 
 /// The weights of one group of positions, for a tile of M heads.
-struct Weights<const M: usize> {
+struct Weights<V, const M: usize> {
     /// `exp(score - highest)`
     weights: [[f32; GROUP]; M],
     /// What the sums so far are multiplied with, now that the highest score is another.
-    decay: [f32; M],
+    decay: [V; M],
 }
 
 /// Computes part `part` of the (row, KV head) pairs. M is the most query heads in a tile.
@@ -106,7 +107,9 @@ unsafe fn attend<V: Vector, E: Elem, const M: usize>(
     // SAFETY: the heads of this pair are this call's alone.
     let y = unsafe { a.y.slice(start..start + heads * dim) };
     y.fill(0.0);
-    let mut running = [Running { highest: f32::NEG_INFINITY, total: 0.0 }; HEADS_PER_KV_MAX];
+    // SAFETY: the instruction set is the caller's promise.
+    let zero = unsafe { V::splat(0.0) };
+    let mut running = [Running { highest: f32::NEG_INFINITY, total: zero }; HEADS_PER_KV_MAX];
     let table = &a.blocks[a.rows[row].blocks_start as usize..];
     let len = a.rows[row].len as usize;
     for start in (0..len).step_by(GROUP) {
@@ -114,7 +117,7 @@ unsafe fn attend<V: Vector, E: Elem, const M: usize>(
         let places = a.places(table, kv_head, start, count);
         let mut head = 0;
         while head < heads {
-            let tile = (heads - head).min(M);
+            let tile = even_tile(heads - head, M);
             let (q, y) = (&q[head * dim..], &mut y[head * dim..]);
             let running = &mut running[head..head + tile];
             // SAFETY: the places lie within K and V, `tile` heads begin at q and y, and the
@@ -133,8 +136,10 @@ unsafe fn attend<V: Vector, E: Elem, const M: usize>(
         }
     }
     for (y, running) in y.chunks_exact_mut(dim).zip(&running) {
+        // SAFETY: the instruction set is the caller's promise.
+        let total = unsafe { sum(running.total) };
         for y in y {
-            *y /= running.total;
+            *y /= total;
         }
     }
 }
@@ -150,7 +155,7 @@ unsafe fn step<V: Vector, E: Elem, const M: usize>(
     q: &[f32],
     places: &[usize; GROUP],
     count: usize,
-    running: &mut [Running],
+    running: &mut [Running<V>],
     y: &mut [f32],
 ) {
     // SAFETY: the caller's promise.
@@ -194,9 +199,10 @@ unsafe fn scores<V: Vector, E: Elem, const M: usize>(
 #[inline(always)]
 unsafe fn weigh<V: Vector, const M: usize>(
     scores: &[[f32; GROUP]; M],
-    running: &mut [Running],
-) -> Weights<M> {
-    let mut out = Weights { weights: [[0.0; GROUP]; M], decay: [0.0; M] };
+    running: &mut [Running<V>],
+) -> Weights<V, M> {
+    // SAFETY: the instruction set is the caller's promise.
+    let mut out = Weights { weights: [[0.0; GROUP]; M], decay: [unsafe { V::splat(0.0) }; M] };
     for m in 0..M {
         let running = &mut running[m];
         // SAFETY: GROUP is a multiple of LANES, so registers tile the arrays.
@@ -207,14 +213,15 @@ unsafe fn weigh<V: Vector, const M: usize>(
             }
             let highest = highest(best);
             let shift = V::splat(highest);
-            let mut total = V::splat(0.0);
+            let decay = exp(V::splat(running.highest).sub(shift));
+            let mut total = running.total.mul(decay);
             for i in (0..GROUP).step_by(V::LANES) {
                 let weight = exp(V::load(scores[m].as_ptr().add(i)).sub(shift));
                 weight.store(out.weights[m].as_mut_ptr().add(i));
                 total = total.add(weight);
             }
-            out.decay[m] = (running.highest - highest).exp();
-            *running = Running { highest, total: running.total * out.decay[m] + sum(total) };
+            out.decay[m] = decay;
+            *running = Running { highest, total };
         }
     }
     out
@@ -227,7 +234,7 @@ unsafe fn weigh<V: Vector, const M: usize>(
 #[inline(always)]
 unsafe fn accumulate<V: Vector, E: Elem, const M: usize>(
     a: &Attention<'_, E>,
-    weights: &Weights<M>,
+    weights: &Weights<V, M>,
     places: &[usize],
     y: &mut [f32],
 ) {
@@ -242,7 +249,7 @@ unsafe fn accumulate<V: Vector, E: Elem, const M: usize>(
             for (m, sum) in sums.iter_mut().enumerate() {
                 let y = y.as_ptr().add(m * dim + i);
                 let so_far = if full { V::load(y) } else { V::load_first(y, n) };
-                *sum = so_far.mul(V::splat(weights.decay[m]));
+                *sum = so_far.mul(weights.decay[m]);
             }
             for (position, place) in places.iter().enumerate() {
                 let v = a.v.as_ptr().add(place + i);

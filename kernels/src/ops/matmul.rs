@@ -6,7 +6,7 @@ use crate::out::Out;
 use crate::shape::Write;
 use crate::vector::{Elem, Vector};
 
-use super::dots;
+use super::{dots, even_tile};
 
 /// Rows of w in a tile.
 const TILE: usize = 4;
@@ -46,7 +46,7 @@ pub(crate) unsafe fn matmul<V: Vector, E: Elem, const M: usize>(
         let block = start..(start + block).min(rows.end);
         let mut m = 0;
         while m < x_rows {
-            let tile = (x_rows - m).min(M);
+            let tile = even_tile(x_rows - m, M);
             // SAFETY: rows `m..m + tile` are rows of x, the block lies in `rows`, and the rest
             // is the caller's promise.
             unsafe {

@@ -17,6 +17,13 @@ pub(crate) use rows::{Heads, rms_norm, rope, swiglu};
 
 use crate::vector::{Elem, Vector};
 
+/// How many of `left` rows to take next, at most `max`, so that all tiles are of about one
+/// height: 7 by 6 is 4 and 3, where 6 and 1 would have the last read everything for one row.
+#[inline(always)]
+fn even_tile(left: usize, max: usize) -> usize {
+    left.div_ceil(left.div_ceil(max))
+}
+
 /// Dot products of M rows of x with N rows of w, all `len` long: `[M][N]`.
 ///
 /// Every product has one register of its own, whatever M and N are, so its bits are those of

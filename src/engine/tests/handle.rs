@@ -256,6 +256,38 @@ async fn a_full_queue_refuses_and_an_abandoned_one_empties() {
 }
 
 #[tokio::test]
+async fn two_thousand_broken_off_answers_leave_nothing_behind() {
+    let Running { engine, .. } = run(|_| {});
+    let mut random = fastrand::Rng::with_seed(2);
+    let places = SLOTS + QUEUE_MAX;
+    for _ in 0..2000usize.div_ceil(places) {
+        let abort = |seed: u64| {
+            let engine = engine.clone();
+            let mut random = fastrand::Rng::with_seed(seed);
+            async move {
+                let own = tokens(random.u32(1..120), random.u32(0..100));
+                let mut answering = Box::pin(engine.complete(Arc::new(own)));
+                if random.u8(0..8) == 0 {
+                    // gone while it is tokenised
+                    return drop(futures_util::poll!(&mut answering));
+                }
+                // a place may come back a moment after its answer was dropped
+                let Ok(mut stream) = answering.await else { return };
+                for _ in 0..random.u32(0..20) {
+                    stream.events.next().await;
+                }
+            }
+        };
+        futures_util::future::join_all((0..places).map(|_| abort(random.u64(..)))).await;
+    }
+    timeout(Duration::from_secs(1), engine.drained()).await.expect("all is free within a second");
+    calm(&engine).await;
+    let ids: Vec<u32> = (100..140).collect();
+    let text = text_of(&complete(&engine, tokens(40, 20)).await.expect("room"), 0);
+    assert_eq!(text, alone(&ids, 20));
+}
+
+#[tokio::test]
 async fn a_deadline_ends_an_answer_that_has_begun() {
     let Running { engine, .. } = run(|mock| mock.pace = PACE);
     engine.started().await.expect("ready");
