@@ -240,9 +240,9 @@ fn share(count: usize, granule: usize, part: usize, parts: usize) -> Range<usize
 
 fn check_matmul(x: &[f32], w: Matrix<'_>, bias: Option<&[f32]>, y: &[f32]) {
     assert!(w.rows > 0 && w.cols > 0, "matmul: empty weights");
-    assert_eq!(w.elems.len(), w.rows * w.cols, "matmul: weights");
+    assert_eq!(Some(w.elems.len()), w.rows.checked_mul(w.cols), "matmul: weights");
     assert!(x.len().is_multiple_of(w.cols), "matmul: x");
-    assert_eq!(y.len(), x.len() / w.cols * w.rows, "matmul: y");
+    assert_eq!(Some(y.len()), (x.len() / w.cols).checked_mul(w.rows), "matmul: y");
     assert!(bias.is_none_or(|bias| bias.len() == w.rows), "matmul: bias");
 }
 
@@ -253,20 +253,26 @@ fn check_attention(
     rows: &[AttendRow],
     y: &[f32],
 ) {
-    let width = query.heads * kv.head_dim;
+    let product = |factors: &[usize]| {
+        let product =
+            factors.iter().try_fold(1usize, |product, &factor| product.checked_mul(factor));
+        product.expect("attention: a shape beyond memory")
+    };
+    let width = product(&[query.heads, kv.head_dim]);
     assert!(width > 0 && kv.kv_heads > 0 && kv.block_tokens > 0, "attention: empty shape");
     assert!(query.heads.is_multiple_of(kv.kv_heads), "attention: heads");
     assert!(query.heads / kv.kv_heads <= HEADS_PER_KV_MAX, "attention: heads per KV head");
     assert!(query.stride >= width, "attention: heads beyond the row");
-    assert_eq!(y.len(), rows.len() * width, "attention: y");
+    assert_eq!(y.len(), product(&[rows.len(), width]), "attention: y");
     assert!(
-        rows.is_empty() || query.q.len() >= (rows.len() - 1) * query.stride + width,
+        rows.is_empty()
+            || product(&[rows.len() - 1, query.stride]).saturating_add(width) <= query.q.len(),
         "attention: q"
     );
     let same_format =
         matches!((kv.k, kv.v), (Elems::F32(_), Elems::F32(_)) | (Elems::Bf16(_), Elems::Bf16(_)));
     assert!(same_format && kv.k.len() == kv.v.len(), "attention: K and V differ");
-    let block_len = kv.kv_heads * kv.block_tokens * kv.head_dim;
+    let block_len = product(&[kv.kv_heads, kv.block_tokens, kv.head_dim]);
     assert!(kv.k.len().is_multiple_of(block_len), "attention: cache");
     let cache_blocks = kv.k.len() / block_len;
     for row in rows {

@@ -20,5 +20,5 @@ mod vector;
 
 pub use convert::{gather, to_bf16, to_f32};
 pub use cpu::Cpu;
-pub use isa::Isa;
+pub use isa::{Isa, UnknownIsa};
 pub use shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};

@@ -194,6 +194,29 @@ fn an_empty_batch_is_no_work() {
 }
 
 #[test]
+#[should_panic(expected = "block beyond the cache")]
+fn a_block_beyond_the_cache_is_refused_at_the_door() {
+    let cache = Cache::new(&[20], 16, 1, 4, 1);
+    let blocks = vec![0, 5];
+    let q = numbers(1, 4);
+    let query = Query { q: &q, stride: 4, heads: 1, scale: 1.0 };
+    for cpu in cpus(1) {
+        for kv in cache.formats() {
+            cpu.attention(query, kv, &blocks, &cache.rows, &mut [0.0; 4]);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "matmul: weights")]
+fn a_shape_that_overflows_is_refused_at_the_door() {
+    let w = Matrix { elems: kernels::Elems::F32(&[]), rows: 1 << 63, cols: 2 };
+    for cpu in cpus(1) {
+        cpu.matmul(&[1.0; 2], w, None, Write::Replace, &mut []);
+    }
+}
+
+#[test]
 fn bandwidth_is_a_plausible_number() {
     for cpu in cpus(2) {
         let bandwidth = cpu.read_bandwidth(8 << 20);
