@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::support::http::{Connection, get, post, request, send};
 use crate::support::load::{completion, exchange};
 use crate::support::process::Process;
+use crate::support::scale;
 use crate::support::weir::drive;
 
 /// Names the configuration file for [`becomes_weir_under_the_filter`].
@@ -29,7 +30,7 @@ const EXIT_MAX: Duration = Duration::from_secs(20);
 /// filter on and becomes weir.
 #[test]
 fn becomes_weir_under_the_filter() {
-    let Some(config) = std::env::var_os(CONFIG) else { return };
+    let Some(config) = scale::variable(CONFIG) else { return };
     apply_filter_all_threads(&no_way_out()).expect("this kernel filters system calls");
     let error =
         Command::new(env!("CARGO_BIN_EXE_weir")).arg("serve").arg("--config").arg(config).exec();

@@ -14,6 +14,8 @@ use super::weir::ANY_PORT;
 
 /// A start takes well under a second; a machine under load takes longer.
 const START_MAX: Duration = Duration::from_secs(20);
+/// Lines that wait to be looked at: more than a banner has.
+const LINES_MAX: usize = 256;
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A weir in a process of its own, killed with the test.
@@ -98,11 +100,11 @@ impl Drop for Process {
 }
 
 fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
+    let (sender, receiver) = mpsc::sync_channel(LINES_MAX);
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             // Nobody listens once the banner was read; the pipe is drained all the same.
-            let _ = sender.send(line);
+            let _ = sender.try_send(line);
         }
     });
     receiver

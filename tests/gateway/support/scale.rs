@@ -6,7 +6,7 @@ use std::io::Write;
 /// Whether counts are those of a release: `WEIR_TEST_FULL=1`. Otherwise they are those that a
 /// developer waits for.
 pub(crate) fn is_full() -> bool {
-    env::var_os("WEIR_TEST_FULL").is_some_and(|value| value == "1")
+    variable("WEIR_TEST_FULL").is_some_and(|value| value == "1")
 }
 
 /// `full` for a release, a twentieth of it for a developer.
@@ -21,12 +21,18 @@ pub(crate) fn is_measured() -> bool {
 
 /// Random numbers for the test called `name`; `WEIR_TEST_SEED` repeats a run.
 pub(crate) fn random(name: &str) -> fastrand::Rng {
-    let seed = match env::var("WEIR_TEST_SEED") {
-        Ok(text) => text.parse().expect("WEIR_TEST_SEED is a number"),
-        Err(_) => fastrand::u64(..),
+    let seed = match variable("WEIR_TEST_SEED") {
+        Some(text) => text.parse().expect("WEIR_TEST_SEED is a number"),
+        None => fastrand::u64(..),
     };
     eprintln!("{name}: WEIR_TEST_SEED={seed}");
     fastrand::Rng::with_seed(seed)
+}
+
+/// A variable of the test's environment: tests have no configuration file.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn variable(name: &str) -> Option<String> {
+    env::var(name).ok()
 }
 
 const WORDS: [&str; 24] = [
@@ -56,7 +62,7 @@ pub(crate) use skip;
 
 pub(crate) fn skipped(missing: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    assert!(env::var_os("WEIR_TEST_ALL").is_none(), "{missing} is missing");
+    assert!(variable("WEIR_TEST_ALL").is_none(), "{missing} is missing");
     // Nobody is left to hear of a closed standard error.
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {missing} is missing");
 }
