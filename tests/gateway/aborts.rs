@@ -61,7 +61,7 @@ fn aborted_requests_leave_nothing() {
             cloud.running(),
             weir.tasks()
         );
-        eprintln!("{moments:?}");
+        scale::measured("aborts", &format!("{moments:?}"));
         check_metrics(&weir, &moments).await;
         serves_still(&weir).await;
     });

@@ -70,12 +70,13 @@ fn check(isa: Isa, quant: &str, cases: &[Case], leavers: &[Case], random: &mut R
         assert!(comes_true(PATIENCE, || together.is_at_rest()).await, "something is left");
         answers
     });
-    eprintln!(
-        "{isa} {quant}: {} requests, {solo:?} one by one, {:?} together with {} that leave",
+    let result = format!(
+        "{} requests, {solo:?} one by one, {:?} together with {} that leave",
         cases.len(),
         began.elapsed() - solo,
         leavers.len(),
     );
+    scale::measured(&format!("independence, {isa} {quant}"), &result);
     for ((case, expected), answer) in cases.iter().zip(&expected).zip(&answers) {
         case.compare(expected, answer, &format!("{} {quant}", isa));
     }

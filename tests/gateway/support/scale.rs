@@ -63,6 +63,16 @@ pub(crate) use skip;
 pub(crate) fn skipped(missing: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     assert!(variable("WEIR_TEST_ALL").is_none(), "{missing} is missing");
+    past_the_capture(&format!("SKIPPED {test}: {missing} is missing"));
+}
+
+/// Puts on record what a test measured, whether it passes or not.
+pub(crate) fn measured(what: &str, result: &str) {
+    past_the_capture(&format!("--- {what}: {result}"));
+}
+
+/// A line of its own on standard error: the harness may have begun one.
+fn past_the_capture(line: &str) {
     // Nobody is left to hear of a closed standard error.
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {missing} is missing");
+    let _ = writeln!(std::io::stderr(), "\n{line}");
 }
