@@ -8,12 +8,22 @@ use crate::arch::{self, Table};
 use crate::isa::Isa;
 use crate::ops::{Attention, HEADS_PER_KV_MAX, Heads, Product, TILE_COLS};
 use crate::out::Out;
-use crate::pool::Pool;
+use crate::pool::{PARTS_MAX, Pool};
 use crate::shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};
 
-/// Multiplications from which a phase is dealt to the threads: about 2 microseconds of one
-/// core, which is what dealing costs.
-const PARALLEL_MIN: usize = 32 * 1024;
+/// Multiplications from which a phase is dealt to the threads that are awake: a few microseconds
+/// of one core, some times what dealing costs.
+const PARALLEL_MIN: usize = 64 * 1024;
+
+/// Multiplications from which sleeping threads are woken, which costs about as much as these.
+const WAKE_MIN: usize = 512 * 1024;
+
+/// Multiplications of a part of a large phase: small enough that a thread which loses its core
+/// in the middle of one keeps the others waiting for little work.
+const PART: usize = 512 * 1024;
+
+/// Parts of a large phase for each thread; more would only cost.
+const PARTS_PER_THREAD_MAX: usize = 8;
 
 /// What an `exp` and its division cost, in multiplications.
 const EXP_COST: usize = 8;
@@ -158,16 +168,16 @@ impl Cpu {
         check_attention(query, kv, blocks, rows, y);
         let seen: usize = rows.iter().map(|row| row.len as usize).sum();
         let work = 2 * seen * query.heads * kv.head_dim;
-        let parts = if work < PARALLEL_MIN { 1 } else { self.threads() };
+        let (parts, wake) = (self.parts(rows.len() * kv.kv_heads, work), work >= WAKE_MIN);
         let y = Out::new(y);
         match (kv.k, kv.v) {
             (Elems::F32(k), Elems::F32(v)) => {
                 let attention = Attention { query, kv, k, v, blocks, rows, parts, y };
-                self.attend(&attention, self.table.attention_f32);
+                self.attend(&attention, wake, self.table.attention_f32);
             }
             (Elems::Bf16(k), Elems::Bf16(v)) => {
                 let attention = Attention { query, kv, k, v, blocks, rows, parts, y };
-                self.attend(&attention, self.table.attention_bf16);
+                self.attend(&attention, wake, self.table.attention_bf16);
             }
             _ => unreachable!("the door refused K and V of different formats"),
         }
@@ -176,9 +186,10 @@ impl Cpu {
     fn attend<E: Sync>(
         &self,
         attention: &Attention<'_, E>,
+        wake: bool,
         kernel: unsafe fn(&Attention<'_, E>, usize),
     ) {
-        self.each(attention.parts, |part| {
+        self.run(attention.parts, wake, |part| {
             // SAFETY: the table is of an instruction set that this machine has, the shapes and
             // blocks were checked, and each part is computed once.
             unsafe { kernel(attention, part) };
@@ -204,12 +215,12 @@ impl Cpu {
     pub fn read_bandwidth(&self, bytes: usize) -> f64 {
         // Not zeros, which the system may map to one page.
         let buffer = vec![1.0f32; (bytes / size_of::<f32>()).max(1)];
-        let threads = self.threads();
+        let parts = (self.threads() * PARTS_PER_THREAD_MAX).min(PARTS_MAX);
         let mut best = 0.0f64;
         for _ in 0..BANDWIDTH_RUNS {
             let start = Instant::now();
-            self.each(threads, |part| {
-                let part = &buffer[share(buffer.len(), 1, part, threads)];
+            self.pool.run(parts, true, &|part| {
+                let part = &buffer[share(buffer.len(), 1, part, parts)];
                 // SAFETY: the table is of an instruction set that this machine has.
                 black_box(unsafe { (self.table.sum)(part) });
             });
@@ -218,16 +229,25 @@ impl Cpu {
         best
     }
 
-    /// Deals `0..count` to the threads in ranges that begin at multiples of `granule`, or runs
-    /// it here when the work, in multiplications, is too little to share.
+    /// Deals `0..count` to the threads in ranges that begin at multiples of `granule`.
     fn deal(&self, count: usize, granule: usize, work: usize, job: impl Fn(Range<usize>) + Sync) {
-        let parts = if work < PARALLEL_MIN || count <= granule { 1 } else { self.threads() };
-        self.each(parts, |part| job(share(count, granule, part, parts)));
+        let parts = self.parts(count.div_ceil(granule), work);
+        self.run(parts, work >= WAKE_MIN, |part| job(share(count, granule, part, parts)));
     }
 
-    /// Runs `job` once for each of `parts`, which is 1 or the number of threads.
-    fn each(&self, parts: usize, job: impl Fn(usize) + Sync) {
-        if parts == 1 { job(0) } else { self.pool.run(&job) }
+    /// Into how many parts to deal `work` multiplications; `most` are possible.
+    fn parts(&self, most: usize, work: usize) -> usize {
+        let threads = self.threads();
+        if threads == 1 || work < PARALLEL_MIN {
+            return 1;
+        }
+        let parts = (work / PART).clamp(threads, threads * PARTS_PER_THREAD_MAX);
+        parts.min(most).clamp(1, PARTS_MAX)
+    }
+
+    /// Runs `job` once for each of `parts`; a single one here, whatever the threads do.
+    fn run(&self, parts: usize, wake: bool, job: impl Fn(usize) + Sync) {
+        if parts == 1 { job(0) } else { self.pool.run(parts, wake, &job) }
     }
 }
 
