@@ -1,4 +1,5 @@
-//! The KV cache: memory in blocks of tokens, allocated once, and who refers to which block.
+//! The KV cache: memory in blocks of tokens, allocated once. Who refers to which block is the
+//! business of whoever owns the sequences.
 
 use kernels::PagedKv;
 
@@ -98,129 +99,9 @@ impl KvMemory {
     }
 }
 
-/// Counts references to blocks. Plain bookkeeping for whoever owns the sequences: no memory
-/// behind it, every operation in constant time.
-pub struct BlockPool {
-    /// References of each block; 0 is free.
-    references: Vec<u32>,
-    /// Free blocks, the next one last.
-    free: Vec<u32>,
-}
-
-impl BlockPool {
-    pub fn new(blocks: usize) -> Self {
-        let blocks = u32::try_from(blocks).expect("block ids are 32 bits wide");
-        // Reversed, so that low ids go first.
-        Self { references: vec![0; blocks as usize], free: (0..blocks).rev().collect() }
-    }
-
-    /// Takes a free block, with one reference. None: all are in use.
-    pub fn alloc(&mut self) -> Option<u32> {
-        let block = self.free.pop()?;
-        let references = &mut self.references[block as usize];
-        assert_eq!(*references, 0, "block {block} was free and referenced");
-        *references = 1;
-        Some(block)
-    }
-
-    /// Adds a reference to a block in use.
-    pub fn retain(&mut self, block: u32) {
-        let references = &mut self.references[block as usize];
-        assert!(*references > 0, "block {block} is free and cannot be shared");
-        *references = references.checked_add(1).expect("fewer references than 32 bits");
-    }
-
-    /// Takes a reference away; true when it was the last and the block is free now.
-    pub fn release(&mut self, block: u32) -> bool {
-        let references = &mut self.references[block as usize];
-        assert!(*references > 0, "block {block} released twice");
-        *references -= 1;
-        let last = *references == 0;
-        if last {
-            self.free.push(block);
-        }
-        last
-    }
-
-    /// References of a block; 0 is free.
-    pub fn references(&self, block: u32) -> u32 {
-        self.references[block as usize]
-    }
-
-    /// Number of free blocks.
-    pub fn free(&self) -> usize {
-        self.free.len()
-    }
-
-    /// Number of blocks, free or not.
-    pub fn total(&self) -> usize {
-        self.references.len()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        /// Against the plainest bookkeeping there is: a list of the references held.
-        #[test]
-        fn a_pool_never_loses_or_doubles_a_block(
-            operations in prop::collection::vec((0u8..3, any::<prop::sample::Index>()), 0..200),
-        ) {
-            const BLOCKS: usize = 7;
-            let mut pool = BlockPool::new(BLOCKS);
-            let mut held: Vec<u32> = Vec::new();
-            for (operation, index) in operations {
-                match operation {
-                    0 => match pool.alloc() {
-                        Some(block) => {
-                            prop_assert!(!held.contains(&block));
-                            held.push(block);
-                        }
-                        None => prop_assert_eq!(pool.free(), 0),
-                    },
-                    1 if !held.is_empty() => {
-                        let block = *index.get(&held);
-                        pool.retain(block);
-                        held.push(block);
-                    }
-                    2 if !held.is_empty() => {
-                        let block = held.swap_remove(index.index(held.len()));
-                        prop_assert_eq!(pool.release(block), !held.contains(&block));
-                    }
-                    _ => {}
-                }
-                let mut different = held.clone();
-                different.sort_unstable();
-                different.dedup();
-                prop_assert_eq!(pool.free() + different.len(), pool.total());
-                for block in 0..BLOCKS as u32 {
-                    let references = held.iter().filter(|&&other| other == block).count();
-                    prop_assert_eq!(pool.references(block) as usize, references);
-                }
-            }
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "released twice")]
-    fn a_block_cannot_be_released_twice() {
-        let mut pool = BlockPool::new(2);
-        let block = pool.alloc().expect("a free block");
-        pool.release(block);
-        pool.release(block);
-    }
-
-    #[test]
-    #[should_panic(expected = "cannot be shared")]
-    fn a_free_block_cannot_be_shared() {
-        BlockPool::new(2).retain(1);
-    }
 
     fn memory(format: Format, block_tokens: usize) -> KvMemory {
         let config = DecoderConfig::of_shape("qwen2.5-coder-0.5b").expect("a known shape");

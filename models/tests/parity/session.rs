@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use kernels::Isa;
 use models::cpu::{CpuDevice, CpuOptions};
-use models::kv::BlockPool;
 use models::model::{LoadedModel, ModelSource, load};
 use models::sampler::Plan;
 use models::step::{BlockCopy, Device, Row, Rows, Sample, Segment, Step};
 use models::{KvFormat, Quant};
+
+use crate::blocks::BlockPool;
 
 pub(crate) const BLOCKS: usize = 96;
 pub(crate) const ROWS_MAX: usize = 160;
