@@ -23,7 +23,6 @@ use super::saturation::Saturation;
 use crate::completion::{
     Backend, CompletionRequest, CompletionStream, Event, Input, Reason, Refusal, Usage,
 };
-use crate::telemetry::Telemetry;
 
 /// Prompts tokenised at once. A long one takes milliseconds, and the cores belong to the device.
 const TOKENISE_MAX: usize = 4;
@@ -44,7 +43,6 @@ pub(super) struct Shared {
     health: watch::Receiver<Health>,
     prompts: Arc<Prompts>,
     model: Arc<str>,
-    telemetry: Arc<Telemetry>,
     thread: Mutex<Option<JoinHandle<()>>>,
     draining: AtomicBool,
     next_id: AtomicU64,
@@ -58,7 +56,6 @@ impl Shared {
         health: watch::Receiver<Health>,
         prompts: Prompts,
         model: Arc<str>,
-        telemetry: Arc<Telemetry>,
         thread: JoinHandle<()>,
     ) -> Self {
         Self {
@@ -67,7 +64,6 @@ impl Shared {
             health,
             prompts: Arc::new(prompts),
             model,
-            telemetry,
             thread: Mutex::new(Some(thread)),
             draining: AtomicBool::new(false),
             next_id: AtomicU64::new(0),
@@ -370,9 +366,6 @@ impl Drop for Answer {
     fn drop(&mut self) {
         if self.state == AnswerState::Complete || !self.open.contains(&true) {
             return;
-        }
-        if self.state == AnswerState::Open {
-            self.shared.telemetry.cancelled.increment(1);
         }
         // Once all sequences have let go of the reply there is nothing left to cancel.
         if self.events.is_closed() {

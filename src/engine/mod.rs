@@ -102,12 +102,7 @@ pub fn start(
     let (inbox_in, inbox) = sync_channel(4 * places.max() + 1);
     let (health_in, health) = watch::channel(Health::Starting);
     let engine = Engine {
-        scheduler: Scheduler::new(
-            limits.clone(),
-            slots,
-            Arc::clone(&parts.tokenizer),
-            Arc::clone(&telemetry),
-        ),
+        scheduler: Scheduler::new(limits.clone(), slots, Arc::clone(&parts.tokenizer), telemetry),
         device: parts.device,
         rates: Rates::new(options.step_ms_max),
         inbox,
@@ -127,15 +122,7 @@ pub fn start(
         .name("weir-engine".into())
         .spawn(move || live(engine, &health_in))
         .expect("the system has room for one more thread");
-    EngineHandle::new(Shared::new(
-        inbox_in,
-        places,
-        health,
-        prompts,
-        parts.model,
-        telemetry,
-        thread,
-    ))
+    EngineHandle::new(Shared::new(inbox_in, places, health, prompts, parts.model, thread))
 }
 
 /// The state of the engine's thread.

@@ -235,7 +235,7 @@ async fn what_cannot_be_served_is_refused_with_its_reason() {
 
 #[tokio::test]
 async fn a_full_queue_refuses_and_an_abandoned_one_empties() {
-    let Running { engine, telemetry, .. } = run(|mock| mock.pace = PACE);
+    let Running { engine, .. } = run(|mock| mock.pace = PACE);
     engine.started().await.expect("ready");
     let mut streams = Vec::new();
     for salt in 0..(SLOTS + QUEUE_MAX) as u32 {
@@ -250,7 +250,6 @@ async fn a_full_queue_refuses_and_an_abandoned_one_empties() {
     assert!(matches!(first.events.next().await, Some(Event::Chunk(_))));
     drop((first, streams));
     calm(&engine).await;
-    assert!(telemetry.render().contains("weir_cancelled_total 12"));
     let text = text_of(&complete(&engine, tokens(9, 9)).await.expect("room"), 0);
     assert_eq!(text, alone(&(100..109).collect::<Vec<u32>>(), 9), "and others are unharmed");
 }
