@@ -119,8 +119,9 @@ impl Cpu {
         positions: &[u32],
     ) {
         assert!(head_dim > 0 && head_dim.is_multiple_of(2), "rope: head_dim {head_dim} is odd");
-        assert!(stride > 0 && heads * head_dim <= stride, "rope: heads beyond the row");
-        assert_eq!(x.len(), positions.len() * stride, "rope: x");
+        let within = heads.checked_mul(head_dim).is_some_and(|width| width <= stride);
+        assert!(stride > 0 && within, "rope: heads beyond the row");
+        assert_eq!(Some(x.len()), positions.len().checked_mul(stride), "rope: x");
         assert_eq!(tables.cos.len(), tables.sin.len(), "rope: tables");
         let context = tables.cos.len() / (head_dim / 2);
         assert!(positions.iter().all(|&p| (p as usize) < context), "rope: position beyond tables");

@@ -54,6 +54,8 @@ struct Shared {
     job: AtomicPtr<c_void>,
     /// Parts that nobody has finished.
     unfinished: AtomicUsize,
+    /// A part of this phase panicked; its payload is under the lock.
+    panicked: AtomicBool,
     /// The workers are to end.
     stop: AtomicBool,
     /// Workers that wait on `started`, or are about to.
@@ -94,6 +96,7 @@ impl Pool {
             claim: AtomicU64::new(Claim::new(0, 0).0),
             job: AtomicPtr::new(ptr::null_mut()),
             unfinished: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             sleep: Mutex::default(),
@@ -102,16 +105,16 @@ impl Pool {
             // With fewer cores than threads a spinning thread is in the way of a working one.
             spin: if threads <= cores { SPIN_MAX } else { Duration::ZERO },
         });
-        let workers = (1..threads)
-            .map(|number| {
-                let shared = Arc::clone(&shared);
-                thread::Builder::new()
-                    .name(format!("kernel-{number}"))
-                    .spawn(move || shared.work())
-                    .expect("a thread of the kernels' pool starts")
-            })
-            .collect();
-        Pool { shared, workers, phase: Cell::new(0) }
+        // Whole before the first thread starts: if one does not, the drop ends the others.
+        let mut pool = Pool { shared, workers: Vec::new(), phase: Cell::new(0) };
+        for number in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let worker = thread::Builder::new()
+                .name(format!("kernel-{number}"))
+                .spawn(move || shared.work());
+            pool.workers.push(worker.expect("a thread of the kernels' pool starts"));
+        }
+        pool
     }
 
     /// The caller's thread included.
@@ -218,7 +221,15 @@ impl Shared {
     /// Counts a part as finished.
     fn finish(&self, panic: Option<Panic>) {
         if let Some(panic) = panic {
-            self.lock().panic.get_or_insert(panic);
+            let mut sleep = self.lock();
+            if sleep.panic.is_none() {
+                sleep.panic = Some(panic);
+            } else {
+                // Dropping a payload may panic too, and this part must be counted.
+                std::mem::forget(panic);
+            }
+            // Published by the count below.
+            self.panicked.store(true, Ordering::Relaxed);
         }
         if self.unfinished.fetch_sub(1, Ordering::AcqRel) == 1 && self.lock().caller {
             self.finished.notify_one();
@@ -229,6 +240,10 @@ impl Shared {
     fn wait_finished(&self) -> Option<Panic> {
         let done = || (self.unfinished.load(Ordering::Acquire) == 0).then_some(());
         let spun = self.spin_until(done);
+        // A sleeper on its way in or out may hold the lock, so it is left alone where it can be.
+        if spun.is_some() && !self.panicked.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut sleep = self.lock();
         if spun.is_none() {
             sleep.caller = true;
@@ -237,6 +252,7 @@ impl Shared {
             }
             sleep.caller = false;
         }
+        self.panicked.store(false, Ordering::Relaxed);
         sleep.panic.take()
     }
 

@@ -40,7 +40,7 @@ pub(crate) trait Vector: Copy {
     unsafe fn max_number(self, other: Self) -> Self;
     /// To the nearest integer, for magnitudes below 2²².
     unsafe fn round(self) -> Self;
-    /// `self * 2^n` for integers `n` in `-256..=254`, rounded once or twice.
+    /// `self * 2^n` for integers `n` in `-252..=254`, rounded once or twice.
     unsafe fn scale(self, n: Self) -> Self;
 
     /// The highest lane, where no lane is NaN.

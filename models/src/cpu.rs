@@ -128,6 +128,9 @@ impl CpuDevice {
 /// logits that are all NaN).
 fn token(cpu: &Cpu, step: &Step, sample: &Sample, logits: &[f32], drawn: Option<u32>) -> Row {
     let id = drawn.unwrap_or_else(|| cpu.argmax(logits) as u32);
+    if logits[id as usize].is_nan() {
+        return Row::NotANumber;
+    }
     let logprob =
         if sample.logprob { logits[id as usize] - cpu.log_sum_exp(logits) } else { f32::NAN };
     let stop_ids = &step.stop_ids[sample.stop_ids.start as usize..sample.stop_ids.end as usize];

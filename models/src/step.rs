@@ -123,6 +123,8 @@ pub enum Row {
     /// The device chose. `logprob` is the natural logarithm of the token's probability under
     /// the untempered softmax, NaN unless asked for; `stop` says that the id is a stop id.
     Token { id: u32, logprob: f32, stop: bool },
+    /// No logit is a number: the weights are broken.
+    NotANumber,
     /// The host chooses ([`Plan::Logits`]): a range of [`Rows::logits`], vocabulary long.
     Logits(Range<usize>),
 }

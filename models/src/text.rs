@@ -166,6 +166,17 @@ impl TextAssembler {
         Progress::Open
     }
 
+    /// Like [`TextAssembler::push`] where stop strings do not count yet: one that ends or begins
+    /// in this token is text.
+    pub fn push_through(&mut self, token: &[u8], out: &mut impl Extend<u8>) -> Progress {
+        if self.progress == Progress::Open {
+            self.held.extend_from_slice(token);
+            self.state = ROOT;
+            self.emit(self.held.len(), out);
+        }
+        self.progress
+    }
+
     /// The sequence ended: emits what was held back.
     pub fn finish(&mut self, out: &mut impl Extend<u8>) {
         self.flush(out);
@@ -255,6 +266,19 @@ mod tests {
 
     fn strings(list: &[&str]) -> Vec<String> {
         list.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn stop_strings_do_not_count_before_their_time() {
+        let stops = StopStrings::new(&["ab"]).unwrap();
+        let mut text = TextAssembler::new(Arc::new(stops));
+        let mut out = Vec::new();
+        assert_eq!(text.push_through(b"xaba", &mut out), Progress::Open);
+        assert_eq!(out, b"xaba", "the last byte begins none either");
+        assert_eq!(text.push(b"bya", &mut out), Progress::Open);
+        assert_eq!(out, b"xababy");
+        assert_eq!(text.push(b"bz", &mut out), Progress::Stopped);
+        assert_eq!(out, b"xababy");
     }
 
     #[test]

@@ -234,6 +234,7 @@ fn prompt_id(sequence: usize, at: usize, vocab: usize) -> u32 {
 fn chosen(row: &Row) -> u32 {
     match row {
         Row::Token { id, .. } => *id,
+        Row::NotANumber => panic!("random or real, weights give numbers"),
         Row::Logits(_) => unreachable!("no logits were asked for"),
     }
 }

@@ -43,7 +43,9 @@ pub fn plan_memory(wish: &MemoryWish, available: Option<u64>) -> Option<MemoryPl
         Some(mb) => (mb as u64) << 20,
         None => available.map_or(u64::MAX, |bytes| bytes / PARTS),
     };
+    // Block ids are 32 bits wide.
     let blocks_max = usize::try_from(limit / block_bytes).unwrap_or(usize::MAX);
+    let blocks_max = blocks_max.min(u32::MAX as usize);
     let mut plan = MemoryPlan {
         blocks: wish.slots.saturating_mul(per_slot),
         slots: wish.slots,
@@ -93,12 +95,14 @@ pub fn available_memory() -> Option<u64> {
     let root = Path::new("/sys/fs/cgroup");
     let group = root.join(group.as_deref().unwrap_or_default().trim_start_matches('/'));
     let groups = group.ancestors().take_while(|path| path.starts_with(root)).filter_map(|path| {
-        left_in_group(&read(&path.join("memory.max"))?, &read(&path.join("memory.current"))?)
+        let usage = read(&path.join("memory.current"))?;
+        left_in_group(&read(&path.join("memory.max"))?, &usage, &read(&path.join("memory.stat"))?)
     });
     let memory = root.join("memory");
     let first_version = read(&memory.join("memory.limit_in_bytes"))
         .zip(read(&memory.join("memory.usage_in_bytes")))
-        .and_then(|(limit, usage)| left_in_group(&limit, &usage));
+        .zip(read(&memory.join("memory.stat")))
+        .and_then(|((limit, usage), stat)| left_in_group(&limit, &usage, &stat));
     system.into_iter().chain(groups).chain(first_version).min()
 }
 
@@ -114,10 +118,18 @@ fn parse_cgroup(text: &str) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
-/// What is left in a control group; None where it has no limit.
-fn left_in_group(limit: &str, usage: &str) -> Option<u64> {
+/// What is left in a control group; None where it has no limit. File pages count as left: the
+/// kernel gives them up, and the weights have just been read through them.
+fn left_in_group(limit: &str, usage: &str, stat: &str) -> Option<u64> {
     let limit: u64 = limit.trim().parse().ok()?;
-    Some(limit.saturating_sub(usage.trim().parse().ok()?))
+    let usage: u64 = usage.trim().parse().ok()?;
+    let pages = |key: &str| -> Option<u64> {
+        stat.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+    };
+    // The first version's own keys are without its children; the totals are what is charged.
+    let files = |key: &str| pages(&format!("total_{key} ")).or_else(|| pages(&format!("{key} ")));
+    let cache = files("inactive_file").unwrap_or(0) + files("active_file").unwrap_or(0);
+    Some(limit.saturating_sub(usage.saturating_sub(cache)))
 }
 
 #[cfg(test)]
@@ -164,8 +176,13 @@ mod tests {
         assert_eq!(parse_meminfo(meminfo), Some(8000 << 10));
         assert_eq!(parse_meminfo("MemTotal: 1 kB"), None);
         assert_eq!(parse_cgroup("1:cpu:/x\n0::/user.slice/a\n").as_deref(), Some("/user.slice/a"));
-        assert_eq!(left_in_group("max\n", "5\n"), None);
-        assert_eq!(left_in_group("1000\n", "400\n"), Some(600));
-        assert_eq!(left_in_group("1000\n", "4000\n"), Some(0));
+        assert_eq!(left_in_group("max\n", "5\n", ""), None);
+        assert_eq!(left_in_group("1000\n", "400\n", ""), Some(600));
+        assert_eq!(left_in_group("1000\n", "4000\n", ""), Some(0));
+        let second = "anon 100\ninactive_file 200\nactive_file 50\n";
+        assert_eq!(left_in_group("1000\n", "400\n", second), Some(850));
+        let first =
+            "inactive_file 1\nactive_file 1\ntotal_inactive_file 200\ntotal_active_file 50\n";
+        assert_eq!(left_in_group("1000\n", "400\n", first), Some(850));
     }
 }

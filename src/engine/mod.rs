@@ -233,7 +233,7 @@ fn live(mut engine: Engine, health: &watch::Sender<Health>) {
             health.send_replace(Health::Failed);
             let places = Arc::clone(&engine.places);
             drop(engine);
-            places.saturation.publish_load(saturation::Load::default());
+            places.saturation.publish_nothing_runs();
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use models::chat::{ChatTemplate, Message};
+use models::chat::{ChatError, ChatTemplate, Message};
 use models::fim::{ExtraText, FimError, FimTemplate, FimText, precut};
 use models::tokenizer::{Tokenizer, TokenizerError};
 
@@ -43,7 +43,7 @@ impl Prompts {
     /// Renders, tokenises and checks. Takes time in proportion to the input.
     pub(super) fn prompt(&self, request: &CompletionRequest) -> Result<Prompt, Refusal> {
         let (mut ids, truncated) = match &request.input {
-            Input::Text(text) => (self.tokenizer.encode_prompt(text).map_err(untokenised)?, false),
+            Input::Text(text) => (self.text(text)?, false),
             Input::Tokens(ids) => (ids.clone(), false),
             Input::Chat(messages) => (self.conversation(messages)?, false),
             Input::Fim(input) => self.middle(input, request.max_tokens)?,
@@ -56,6 +56,19 @@ impl Prompts {
         let max_tokens = self.max_tokens(ids.len(), request.max_tokens)?;
         let text = if request.echo { self.echo(&request.input, &ids) } else { String::new() };
         Ok(Prompt { ids, text, truncated, max_tokens })
+    }
+
+    /// A text that cannot fit is refused before time is spent on tokenising it.
+    fn text(&self, text: &str) -> Result<Vec<u32>, Refusal> {
+        let least = self.tokenizer.tokens_min(text.len());
+        if least > self.context {
+            return Err(too_long(format!(
+                "The prompt has more than {least} tokens; prompt and completion together may have \
+                 {}.",
+                self.context
+            )));
+        }
+        self.tokenizer.encode_prompt(text).map_err(untokenised)
     }
 
     /// A first guess at the number of tokens, before they are counted.
@@ -109,11 +122,13 @@ impl Prompts {
             .iter()
             .map(|message| Message { role: &message.role, content: &message.content })
             .collect();
-        let text = template.render(&messages).map_err(|error| {
-            let reason = Reason::Invalid { param: Some("messages") };
-            Refusal::new(reason, sentence(&error)).with_source(error)
-        })?;
-        self.tokenizer.encode_special(&text).map_err(untokenised)
+        template.encode(&self.tokenizer, &messages).map_err(|error| match error {
+            ChatError::Tokenizer(error) => untokenised(error),
+            error => {
+                let reason = Reason::Invalid { param: Some("messages") };
+                Refusal::new(reason, sentence(&error)).with_source(error)
+            }
+        })
     }
 
     fn middle(

@@ -22,8 +22,6 @@ pub(super) struct Rates {
     decode_row_ms: Average,
     /// Of prefill alone: what a step's budget is made of.
     prefill_row_ms: Average,
-    /// Of whole steps, decodes included, by prefill row: what somebody who waits experiences.
-    prefill_wait_ms: Average,
     sequence_tokens: Average,
 }
 
@@ -33,7 +31,6 @@ impl Rates {
             step_ms_max: f64::from(step_ms_max),
             decode_row_ms: Average::default(),
             prefill_row_ms: Average::default(),
-            prefill_wait_ms: Average::default(),
             sequence_tokens: Average(Some(SEQUENCE_TOKENS_FIRST)),
         }
     }
@@ -47,7 +44,6 @@ impl Rates {
             return;
         }
         let weight = WEIGHT * (prefills / FULL_ROWS).min(1.0);
-        self.prefill_wait_ms.update(took_ms / prefills, weight);
         let decode_ms = decodes * self.decode_row_ms.get();
         let prefill_ms = prefills * self.prefill_row_ms.get();
         if decode_ms == 0.0 || prefill_ms == 0.0 {
@@ -78,9 +74,12 @@ impl Rates {
         (rows as usize).max(PREFILL_ROWS_MIN)
     }
 
-    /// Milliseconds that a prompt token in the queue takes, decodes beside it included.
-    pub(super) fn prefill_wait_ms(&self) -> f64 {
-        self.prefill_wait_ms.get()
+    /// Milliseconds that a prompt token in the queue takes beside so many decodes, which share
+    /// each step with as many prefill rows as fit. (Measured whole steps by their prefill rows
+    /// would say how long a full queue takes only while the steps are full.)
+    pub(super) fn prefill_wait_ms(&self, decodes: usize) -> f64 {
+        let beside_ms = decodes as f64 * self.decode_row_ms.get();
+        self.prefill_row_ms.get() + beside_ms / self.prefill_rows(decodes) as f64
     }
 
     /// Milliseconds between two generated tokens of any sequences.

@@ -115,8 +115,14 @@ impl Saturation {
         set(&self.blocks_total, load.blocks.total);
     }
 
+    /// The engine is gone, and all its work with it.
+    pub(super) fn publish_nothing_runs(&self) {
+        let blocks = BlockCounts { total: get(&self.blocks_total), ..BlockCounts::default() };
+        self.publish_load(Load { seats: self.slots_total(), blocks, ..Load::default() });
+    }
+
     pub(super) fn publish_rates(&self, rates: &super::rates::Rates) {
-        self.prefill_wait_ms.set(rates.prefill_wait_ms());
+        self.prefill_wait_ms.set(rates.prefill_wait_ms(self.running()));
         self.decode_row_ms.set(rates.decode_row_ms());
         self.sequence_tokens.set(rates.sequence_tokens());
     }

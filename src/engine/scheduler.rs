@@ -121,7 +121,7 @@ impl Scheduler {
         let left = |sequence: &Sequence| sequence.prompt().len().saturating_sub(sequence.computed);
         let running_tokens: usize = self.running.iter().map(left).sum();
         let first = self.waiting.values().next();
-        let no_room = first.is_some_and(|first| first.wait == Wait::NoRoom(self.releases));
+        let no_room = first.is_some_and(|first| matches!(first.wait, Wait::NoRoom(_)));
         Load {
             seats: if no_room { self.running.len() } else { self.slots },
             running: self.running.len(),
@@ -146,7 +146,11 @@ impl Scheduler {
             let end = End::Failed(Reason::ContextLength, "The request does not fit the KV memory.");
             return self.retire(sequence, end);
         }
-        sequence.cached = self.kv.peek(sequence.spec().tenant, sequence.reusable());
+        // The choices of one request share its prompt: the first computes it.
+        sequence.cached = match sequence.spec().choice {
+            0 => self.kv.peek(sequence.spec().tenant, sequence.reusable()),
+            _ => sequence.reusable().len(),
+        };
         self.next_deadline = earlier(self.next_deadline, sequence.deadline);
         self.waiting_tokens += to_compute(&sequence);
         self.waiting.insert(sequence.rank, sequence);
@@ -182,6 +186,11 @@ impl Scheduler {
         self.work.clear();
         self.expire(now);
         self.admit(now);
+        // Those whose readers have left may have used up the look; with nothing running, each
+        // look admits or ends at least one.
+        while self.running.is_empty() && !self.waiting.is_empty() {
+            self.admit(now);
+        }
         self.add_decodes();
         let decodes = self.step.rows();
         self.add_prefills(prefill_rows(decodes).min(self.limits.rows_max - decodes));

@@ -248,6 +248,7 @@ impl Sequence {
         let mut top = Vec::new();
         let chosen = match row {
             &Row::Token { id, logprob, stop } => Chosen { id, logprob, stop },
+            Row::NotANumber => return Some(End::Failed(Reason::EngineFailed, NO_NUMBERS)),
             Row::Logits(range) => {
                 let logits = &logits[range.clone()];
                 top = self.alternatives(logits, host, tokenizer);
@@ -272,7 +273,11 @@ impl Sequence {
 
     fn append_text(&mut self, bytes: &[u8]) -> Option<End> {
         let mut chunk = Chunk { choice: self.spec().choice, ..Chunk::default() };
-        let progress = self.text.push(bytes, &mut chunk.text);
+        let progress = if self.generated() <= self.spec().rules.min_tokens {
+            self.text.push_through(bytes, &mut chunk.text)
+        } else {
+            self.text.push(bytes, &mut chunk.text)
+        };
         self.held = (self.held + bytes.len()).saturating_sub(chunk.text.len());
         if progress == Progress::Stopped {
             self.forget_held_tokens();

@@ -41,7 +41,9 @@ pub(crate) unsafe fn matmul<V: Vector, E: Elem, const M: usize>(
     rows: Range<usize>,
 ) {
     let x_rows = product.x.len() / product.cols;
-    let block = (BLOCK_BYTES / (product.cols * size_of::<E>())).next_multiple_of(TILE_COLS);
+    // A row may be wider than the block.
+    let block = BLOCK_BYTES / (product.cols * size_of::<E>());
+    let block = block.max(1).next_multiple_of(TILE_COLS);
     for start in rows.clone().step_by(block) {
         let block = start..(start + block).min(rows.end);
         let mut m = 0;

@@ -3,6 +3,23 @@
 use kernels::{Matrix, Query, RopeTables, Write, naive};
 use proptest::prelude::*;
 
+/// A row of weights that is wider than the block which stays in a cache.
+#[test]
+fn matmul_of_very_wide_rows() {
+    let (m, rows, cols) = (2, 9, 140_000);
+    let x = numbers(1, m * cols);
+    let weights = Stored::new(numbers(2, rows * cols));
+    for cpu in cpus(2) {
+        for elems in weights.formats() {
+            let w = Matrix { elems, rows, cols };
+            let (mut got, mut want) = (vec![0.0; m * rows], vec![0.0; m * rows]);
+            cpu.matmul(&x, w, None, Write::Replace, &mut got);
+            naive::matmul(&x, w, None, Write::Replace, &mut want);
+            assert_close(&got, &want, 1e-4, &cpu.isa().to_string());
+        }
+    }
+}
+
 use crate::support::{Cache, Stored, assert_close, cases, cpus, numbers};
 
 proptest! {

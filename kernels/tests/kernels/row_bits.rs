@@ -38,7 +38,7 @@ proptest! {
     }
 
     #[test]
-    fn rms_norm(m in 2usize..40, width in 1usize..1200, threads in 2usize..5, seed: u64) {
+    fn rms_norm(m in 2usize..120, width in 1usize..1200, threads in 2usize..5, seed: u64) {
         let (x, weight) = (numbers(seed, m * width), numbers(seed + 1, width));
         for (solo, team) in cpus(1).into_iter().zip(cpus(threads)) {
             let mut batch = vec![0.0; x.len()];
@@ -52,7 +52,7 @@ proptest! {
     }
 
     #[test]
-    fn rope(m in 2usize..40, heads in 1usize..8, half in 1usize..70, seed: u64) {
+    fn rope(m in 2usize..300, heads in 1usize..8, half in 1usize..70, seed: u64) {
         let dim = 2 * half;
         let stride = heads * dim + 1;
         let x = numbers(seed, m * stride);

@@ -52,7 +52,7 @@ fn ids(rows: &Rows) -> Vec<u32> {
         .iter()
         .map(|row| match row {
             Row::Token { id, .. } => *id,
-            Row::Logits(_) => panic!("a token was asked for"),
+            Row::NotANumber | Row::Logits(_) => panic!("a token was asked for"),
         })
         .collect()
 }

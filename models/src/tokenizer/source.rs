@@ -224,7 +224,8 @@ fn each_step(component: &mut Value, list: &str, edit: &mut impl FnMut(&mut Value
 fn hide(json: &mut Value, control: &[Added]) {
     let hidden: HashMap<&str, String> =
         control.iter().map(|token| (token.content.as_str(), hidden_name(token.id))).collect();
-    if let Some(added) = json["added_tokens"].as_array_mut() {
+    // Not by index: that would put a null where the key is absent.
+    if let Some(added) = json.get_mut("added_tokens").and_then(Value::as_array_mut) {
         for token in added {
             let name = token["content"].as_str().and_then(|content| hidden.get(content));
             if let Some(name) = name.cloned() {
@@ -254,7 +255,7 @@ fn hide(json: &mut Value, control: &[Added]) {
     if let Some(name) = json["model"]["unk_token"].as_str().and_then(|token| hidden.get(token)) {
         json["model"]["unk_token"] = json!(name);
     }
-    if let Some(merges) = json["model"]["merges"].as_array_mut() {
+    if let Some(merges) = json["model"].get_mut("merges").and_then(Value::as_array_mut) {
         merges.retain(|merge| !hidden.contains_key(merged(merge).as_str()));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use models::FimOrder;
+use models::chat::ChatTemplate;
 use models::fim::{FimHint, FimTemplate};
 use models::sampler::SamplingParams;
 use models::step::DeviceLimits;
@@ -17,6 +18,7 @@ use crate::completion::{
     Reason, Refusal, StopRules, Usage,
 };
 use crate::engine::message::{SequenceId, SequenceRules, SequenceSpec};
+use crate::engine::prompt::Prompts;
 use crate::engine::{EngineHandle, EngineOptions, EngineParts, start};
 use crate::telemetry::Telemetry;
 
@@ -383,4 +385,23 @@ async fn an_echoed_prompt_comes_first_with_its_log_probabilities() {
         matches!(event, Event::Finished { choice: 0, reason: FinishReason::Length })
     };
     assert!(events.iter().any(ended));
+}
+
+#[test]
+fn control_tokens_spelled_out_in_a_message_are_text() {
+    let template = "{% for message in messages %}<|file_sep|>{{ message.content }}{% endfor %}";
+    let chat = ChatTemplate::new(template, tokenizer().special_texts().clone());
+    let prompts = Prompts {
+        tokenizer: tokenizer(),
+        fim: None,
+        chat: Some(chat.expect("a template")),
+        eos: Vec::new(),
+        vocab: tokenizer().vocab_size(),
+        context: 1024,
+    };
+    let message = ChatMessage { role: "user".into(), content: "a <|file_sep|> b".into() };
+    let prompt = prompts.prompt(&request(Input::Chat(vec![message]), 4)).expect("it fits");
+    let separator = tokenizer().id("<|file_sep|>").expect("the vocabulary has it");
+    let separators = prompt.ids.iter().filter(|&&id| id == separator).count();
+    assert_eq!(separators, 1, "the template's own");
 }

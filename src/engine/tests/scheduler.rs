@@ -69,13 +69,17 @@ impl Bench {
 
     /// Submits; returns the client's number, which is the sequence's id.
     fn submit(&mut self, spec: SequenceSpec) -> usize {
+        self.submit_as(self.clients.len(), spec)
+    }
+
+    /// Submits as sequence `id`; returns the client's number.
+    fn submit_as(&mut self, id: usize, spec: SequenceSpec) -> usize {
         let (reply, events) = mpsc::channel(events_max(spec.max_tokens));
-        let id = self.clients.len();
         let spec = SequenceSpec { id: SequenceId(id as u64), ..spec };
         let place = self.places.reserve(1).expect("there is no limit").remove(0);
         self.clients.push(Client { spec: spec.clone(), events, cancelled: false });
         self.scheduler.arrive(Submission { spec, reply, place, submitted: self.now });
-        id
+        self.clients.len() - 1
     }
 
     fn cancel(&mut self, client: usize) {
@@ -343,6 +347,18 @@ fn a_reader_that_left_is_noticed_in_the_queue_and_while_it_runs() {
     bench.clients.clear();
     assert_eq!(bench.step(16).decodes, 1);
     assert_eq!(bench.step(16), StepRows::default());
+}
+
+#[test]
+fn a_crowd_that_leaves_at_once_takes_nobody_along() {
+    let mut bench = Bench::new(16, 4, 2);
+    for family in 0..40 {
+        bench.submit(spec(ids(4, family), 30));
+    }
+    bench.clients.clear();
+    let patient = bench.submit_as(40, spec(ids(4, 50), 3));
+    bench.run();
+    bench.check(patient);
 }
 
 #[test]
