@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Stop strings in one request; what the OpenAI-shaped servers with the highest limit accept.
-pub const STOP_STRINGS_MAX: usize = 32;
+/// Stop strings of one sequence: the 32 that a request may bring, as many as the OpenAI-shaped
+/// servers with the highest limit accept, and room for those of a FIM family.
+pub const STOP_STRINGS_MAX: usize = 40;
 /// Bytes of one stop string: bounds what is held back, and is far beyond any in use.
 pub const STOP_BYTES_MAX: usize = 1024;
 
@@ -317,7 +318,7 @@ mod tests {
     #[test]
     fn lists_out_of_bounds_are_refused() {
         assert_eq!(StopStrings::new(&[""]).err(), Some(StopError::Empty));
-        assert_eq!(StopStrings::new(&["x"; 33]).err(), Some(StopError::TooMany));
+        assert_eq!(StopStrings::new(&["x"; STOP_STRINGS_MAX + 1]).err(), Some(StopError::TooMany));
         assert_eq!(StopStrings::new(&["x".repeat(1025)]).err(), Some(StopError::TooLong));
         assert!(StopStrings::new(&["x"; 32]).is_ok());
     }

@@ -1,5 +1,5 @@
 //! Each request is counted once, whatever its end; a request whose account is dropped unsettled
-//! is one whose client left.
+//! is one whose client left, or whose handler panicked.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -68,6 +68,10 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.reason = "internal".into();
+            self.settle(StatusCode::INTERNAL_SERVER_ERROR);
+        }
         if !self.settled {
             self.telemetry.cancelled.increment(1);
             self.telemetry.request(&self.route, &self.reason, CLIENT_LEFT);

@@ -71,7 +71,8 @@ struct Failure {
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        Self { error, route: Route::Shed, reason: "invalid".into() }
+        let reason = error.reason();
+        Self { error, route: Route::Shed, reason }
     }
 }
 
@@ -84,8 +85,9 @@ impl From<Refusal> for Failure {
 
 impl From<Shed> for Failure {
     fn from(shed: Shed) -> Self {
-        let (message, source) = (&shed.refusal.message, &shed.refusal.source);
-        tracing::debug!(reason = %shed.reason, message, ?source, "refused");
+        let (message, source) = (&shed.refusal.message, shed.refusal.source.as_deref());
+        let source = source.map(tracing::field::display);
+        tracing::debug!(reason = %shed.reason, message, source, "refused");
         Self { error: ApiError::from(&shed.refusal), route: shed.route, reason: shed.reason }
     }
 }

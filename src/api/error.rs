@@ -93,6 +93,11 @@ impl ApiError {
         Self::new(status, SERVER_ERROR, "not_ready", message)
     }
 
+    /// One word for `x-weir-reason` and the metrics: the code, from a closed list like it.
+    pub(super) fn reason(&self) -> Cow<'static, str> {
+        self.code.clone().unwrap_or(Cow::Borrowed("invalid"))
+    }
+
     /// `{"error":{..}}`
     pub(super) fn to_json(&self) -> Vec<u8> {
         let body = Envelope {

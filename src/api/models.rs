@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
@@ -44,13 +45,14 @@ pub(super) async fn list<S: Service>(State(api): State<Arc<Api<S>>>) -> Response
 
 pub(super) async fn one<S: Service>(
     State(api): State<Arc<Api<S>>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Response {
     let card = api.service.model();
-    if *id != *card.id {
-        return ApiError::no_such_model().into_response();
+    match id {
+        Ok(Path(id)) if *id == *card.id => json(&Model::from(card)),
+        // An id that is no text is no model's either.
+        _ => ApiError::no_such_model().into_response(),
     }
-    json(&Model::from(card))
 }
 
 fn json(value: &impl Serialize) -> Response {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 
 use super::cursor::Cursor;
-use super::{Failure, block_on, say};
+use super::{Failure, block_on, complain, say};
 use crate::app::Local;
 use crate::cloud;
 use crate::completion::{
@@ -32,20 +32,25 @@ pub(super) struct CompleteArgs {
 }
 
 pub(super) fn run(args: CompleteArgs, config: &Config) -> Result<(), Failure> {
-    let request = Arc::new(request(&args).map_err(Failure::Other)?);
+    let mut request = request(&args).map_err(Failure::Other)?;
     match &args.url {
         Some(url) => {
             let server = CloudConfig::of_peer(url).map_err(Failure::Other)?;
             let mut providers =
                 cloud::providers(&[server]).map_err(crate::app::StartError::from)?;
             let provider = providers.remove(0);
-            block_on(async { print(provider.complete(request).await?).await })?
+            block_on(async { print(provider.complete(Arc::new(request)).await?).await })?
         }
         None => {
             let local = Local::load(&config.model)?;
+            if local.facts().fim.is_none() && drop_suffix(&mut request) {
+                complain(
+                    "this model cannot fill in the middle: the text after the cursor is ignored",
+                );
+            }
             block_on(async {
                 let engine = local.start(Telemetry::new());
-                print(engine.complete(request).await?).await
+                print(engine.complete(Arc::new(request)).await?).await
             })?
         }
     }
@@ -71,6 +76,14 @@ fn request(args: &CompleteArgs) -> Result<CompletionRequest, String> {
         session: None,
         tenant: 0,
     })
+}
+
+/// Leaves only what is before the cursor; whether there was more.
+fn drop_suffix(request: &mut CompletionRequest) -> bool {
+    match &mut request.input {
+        Input::Fim(fim) => !std::mem::take(&mut fim.suffix).is_empty(),
+        _ => false,
+    }
 }
 
 async fn print(mut stream: CompletionStream) -> Result<(), Failure> {

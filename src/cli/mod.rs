@@ -5,7 +5,7 @@ mod complete;
 mod cursor;
 mod serve;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -109,7 +109,11 @@ pub fn run(args: Args) -> ExitCode {
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
         .parse_lossy(config::log_filter().unwrap_or_default());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
     let Some(config) = args.options.load() else { return ExitCode::from(2) };
     let done = match args.command {
         Command::Serve => serve::run(config),
@@ -134,6 +138,10 @@ pub fn run(args: Args) -> ExitCode {
 enum Failure {
     #[error("cannot write the output")]
     Output(#[from] io::Error),
+    #[error("cannot start the async runtime")]
+    Runtime(#[source] io::Error),
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
     #[error(transparent)]
     Start(#[from] crate::app::StartError),
     #[error(transparent)]
@@ -171,11 +179,16 @@ fn complain(line: &str) {
 }
 
 /// The async half of a command.
-fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // The engine has its own threads; what is left is parsing and copying.
         .worker_threads(2)
         .enable_all()
-        .build()?;
-    Ok(runtime.block_on(future))
+        .build()
+        .map_err(Failure::Runtime)?;
+    let done = runtime.block_on(future);
+    // Dropping the runtime would wait for its blocking tasks, a model that is read or an engine
+    // that ends among them, and so hold up whoever asked for the end. The process takes them.
+    runtime.shutdown_background();
+    Ok(done)
 }

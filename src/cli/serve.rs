@@ -1,9 +1,10 @@
 //! `weir serve`
 
 use std::fmt::Write;
+use std::io;
 use std::net::SocketAddr;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, block_on, say};
 use crate::app::{self, App, Facts};
@@ -14,32 +15,52 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::new().map_err(Failure::Signals)?;
     let clouds = config.clouds.clone();
-    let app = app::start(config).await?;
-    app.engine().started().await?;
-    say(&banner(app.facts(), app.addresses(), &clouds))?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let app = tokio::select! {
+        started = start(config) => started?,
+        // Nobody was served yet, so there is nothing to wait for.
+        () = signals.next() => return Ok(()),
+    };
+    if let Err(error) = say(&banner(app.facts(), app.addresses(), &clouds)) {
+        // Whoever started it may have closed its output; the server is there for others.
+        tracing::warn!(%error, "the banner cannot be written");
     }
+    signals.next().await;
     tracing::info!("going down; a second signal ends it at once");
-    drain(app, &mut terminate, &mut interrupt).await
-}
-
-type Signal = tokio::signal::unix::Signal;
-
-async fn drain(app: App, terminate: &mut Signal, interrupt: &mut Signal) -> Result<(), Failure> {
     tokio::select! {
         () = app.shutdown() => Ok(()),
-        _ = terminate.recv() => Err(hurried()),
-        _ = interrupt.recv() => Err(hurried()),
+        () = signals.next() => {
+            Err(Failure::Other("ended by a second signal; running streams were cut".into()))
+        }
     }
 }
 
-fn hurried() -> Failure {
-    Failure::Other("ended by a second signal; running streams were cut".into())
+/// Returns once the first token was generated.
+async fn start(config: Config) -> Result<App, Failure> {
+    let app = app::start(config).await?;
+    app.engine().started().await?;
+    Ok(app)
+}
+
+/// SIGTERM and Ctrl-C, which ask for the same.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// What was loaded, where it listens, where requests may go, and how to try it.

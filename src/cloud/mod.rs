@@ -76,7 +76,7 @@ impl Provider {
         &self.row.name
     }
 
-    /// The request as it leaves. Nothing of the client's own headers is in it.
+    /// The request as it leaves. Of the client's own headers only its request id is in it.
     fn outgoing(&self, id: &str, rendered: &Rendered) -> Request<Full<Bytes>> {
         let uri = match rendered.shape {
             Shape::Completion => &self.completions,

@@ -61,6 +61,7 @@ pub(super) fn render(request: &CompletionRequest, row: &CloudConfig) -> Result<R
         }
         (Input::Text(text), _) => body.complete(text.clone(), None),
         (Input::Fim(fim), CloudFim::Suffix) => body.complete(fim.prefix.clone(), Some(&fim.suffix)),
+        (Input::Fim(fim), CloudFim::Peer) => body.complete_there(fim),
         (Input::Fim(fim), CloudFim::Template(family)) => {
             let prompt = template(family, fim, &mut stops)?;
             body.complete(prompt, None)
@@ -88,10 +89,15 @@ fn cannot(request: &CompletionRequest, row: &CloudConfig) -> Option<&'static str
     let sampling = &request.sampling;
     let stop = &request.stop;
     let chat = matches!(request.input, Input::Chat(_)) || row.fim == CloudFim::Chat;
-    let extra = matches!(&request.input, Input::Fim(fim) if !fim.extra.is_empty());
+    let around = match &request.input {
+        Input::Fim(fim) if row.fim == CloudFim::Suffix => Some(fim),
+        _ => None,
+    };
     let checks = [
         ("prompt", matches!(request.input, Input::Tokens(_))),
-        ("extra", extra && row.fim == CloudFim::Suffix),
+        ("path", around.is_some_and(|fim| fim.path.is_some())),
+        ("repository", around.is_some_and(|fim| fim.repository.is_some())),
+        ("extra_files", around.is_some_and(|fim| !fim.extra.is_empty())),
         ("max_tokens", request.max_tokens == Some(0)),
         ("echo", request.echo),
         ("logprobs", request.logprobs.is_some_and(|top| chat || top > UPSTREAM_LOGPROBS_MAX)),
@@ -162,6 +168,12 @@ struct Body<'a> {
     prompt: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     suffix: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repository: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    extra_files: Vec<File<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     messages: Vec<Message<'a>>,
     max_tokens: u32,
@@ -185,6 +197,12 @@ struct Body<'a> {
 }
 
 #[derive(Serialize)]
+struct File<'a> {
+    path: &'a str,
+    text: &'a str,
+}
+
+#[derive(Serialize)]
 struct Message<'a> {
     role: &'a str,
     content: Cow<'a, str>,
@@ -202,6 +220,9 @@ impl<'a> Body<'a> {
             model: &row.model,
             prompt: None,
             suffix: None,
+            path: None,
+            repository: None,
+            extra_files: Vec::new(),
             messages: Vec::new(),
             max_tokens,
             temperature: sampling.temperature,
@@ -222,6 +243,15 @@ impl<'a> Body<'a> {
         self.prompt = Some(prompt);
         self.suffix = suffix;
         Shape::Completion
+    }
+
+    /// A cursor with everything around it, in the fields that another weir reads.
+    fn complete_there(&mut self, fim: &'a FimInput) -> Shape {
+        self.path = fim.path.as_deref();
+        self.repository = fim.repository.as_deref();
+        self.extra_files =
+            fim.extra.iter().map(|file| File { path: &file.path, text: &file.text }).collect();
+        self.complete(fim.prefix.clone(), Some(&fim.suffix))
     }
 
     fn chat(&mut self, messages: &'a [ChatMessage]) -> Shape {

@@ -170,7 +170,7 @@ pub struct CloudConfig {
     pub max_tokens: u32,
     pub max_in_flight: usize,
     pub connect_timeout: Duration,
-    /// From the request's last byte to the first content.
+    /// From the beginning of the attempt, connecting included, to the first content.
     pub first_token_timeout: Duration,
     /// Between two contents; keep-alive comments do not count.
     pub idle_timeout: Duration,
@@ -192,7 +192,7 @@ impl CloudConfig {
             base_url,
             api_key: None,
             model: "default".into(),
-            fim: CloudFim::Suffix,
+            fim: CloudFim::Peer,
             max_tokens: u32::MAX,
             max_in_flight: 1,
             connect_timeout: ms(defaults::CONNECT_TIMEOUT_MS),
@@ -208,6 +208,9 @@ impl CloudConfig {
 pub enum CloudFim {
     /// `/completions` with its own `suffix` field.
     Suffix,
+    /// Another weir: `suffix` beside its own fields `path`, `repository` and `extra_files`. For
+    /// [`CloudConfig::of_peer`] alone; no file can ask for it.
+    Peer,
     /// The FIM template of this family, rendered into a raw `/completions` prompt.
     Template(&'static models::fim::Family),
     /// A chat model asked to fill in; its stream is cleaned of fences and echoes.

@@ -133,18 +133,25 @@ impl Checker<'_> {
     fn serve(&mut self, raw: &RawServe) -> ServeConfig {
         self.prefix = "[serve] ".into();
         let allow_hosts = self.hosts(raw.allow_hosts.as_deref().unwrap_or_default());
+        let listen = self.listen(raw.listen.as_deref(), &allow_hosts);
         ServeConfig {
-            listen: self.listen(raw.listen.as_deref(), &allow_hosts),
+            connections_max: self.connections_max(raw.connections_max, listen.len()),
+            listen,
             allow_hosts,
             allow_origins: self.origins(raw.allow_origins.as_deref().unwrap_or_default()),
             grace: self.duration("grace_ms", raw.grace_ms, defaults::GRACE_MS, 0),
-            connections_max: self.count(
-                "connections_max",
-                raw.connections_max,
-                defaults::CONNECTIONS_MAX,
-                COUNT_MAX,
-            ),
         }
+    }
+
+    /// At least one for each address: a listener holds a place while it waits for a connection.
+    fn connections_max(&mut self, typed: Option<i64>, addresses: usize) -> usize {
+        let key = "connections_max";
+        let max = self.count(key, typed, defaults::CONNECTIONS_MAX, COUNT_MAX);
+        if max < addresses {
+            let message = format!("must be at least one for each of {addresses} listen addresses");
+            self.complain(key, format!("{message}, is {max}"));
+        }
+        max
     }
 
     fn listen(&mut self, typed: Option<&[String]>, allow_hosts: &[String]) -> Vec<SocketAddr> {
@@ -333,8 +340,8 @@ impl Checker<'_> {
         let model = self.required("model", raw.model.as_deref());
         let fim = self.cloud_fim(raw);
         let api_key = self.api_key(raw);
-        if let (Some(_), Some(url)) = (&api_key, &base_url) {
-            self.warn_clear_text(url);
+        if let Some(url) = &base_url {
+            self.warn_clear_text(url, api_key.is_some());
         }
         let max_tokens =
             self.within("max_tokens", raw.max_tokens, defaults::CLOUD_MAX_TOKENS, 1..=TOKENS_MAX);
@@ -409,12 +416,13 @@ impl Checker<'_> {
         None
     }
 
-    fn warn_clear_text(&mut self, url: &hyper::Uri) {
+    fn warn_clear_text(&mut self, url: &hyper::Uri, key: bool) {
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
         let loopback = host == "localhost"
             || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         if url.scheme_str() == Some("http") && !loopback {
-            self.warn("base_url", "is http: prompts and the key travel unencrypted");
+            let what = if key { "prompts and the key" } else { "prompts" };
+            self.warn("base_url", format!("is http: {what} travel unencrypted"));
         }
     }
 

@@ -189,10 +189,11 @@ impl<L: Backend + Load, C: Backend> Dispatcher<L, C> {
             Reason::Invalid { .. } | Reason::ContextLength | Reason::Unsupported => {
                 (refusal, Route::Local)
             }
-            Reason::QueueFull if refusal.retry_after.is_none() => {
-                let drained = Duration::try_from_secs_f64(self.local.work_ahead_ms() / 1e3);
-                let after = drained.unwrap_or(RETRY_AFTER_MAX);
-                let after = after.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
+            Reason::QueueFull => {
+                let drained = || Duration::try_from_secs_f64(self.local.work_ahead_ms() / 1e3);
+                let after = refusal.retry_after.or_else(|| drained().ok());
+                let after =
+                    after.unwrap_or(RETRY_AFTER_MAX).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
                 (refusal.with_retry_after(after), Route::Shed)
             }
             _ => (refusal, Route::Shed),

@@ -199,6 +199,31 @@ async fn a_family_template_is_a_raw_prompt_with_the_familys_own_ends() {
 }
 
 #[tokio::test]
+async fn another_weir_is_told_what_is_around_the_cursor() {
+    let cloud = Cloud::healthy(&["a + b"], Duration::ZERO).await;
+    let peer = CloudConfig::of_peer(&cloud.base_url().parse().unwrap()).unwrap();
+    let peer = provider(&peer);
+    let extra = weir::completion::ExtraFile { path: "b.rs".into(), text: "fn b() {}".into() };
+    let fim = FimInput {
+        prefix: "return ".into(),
+        suffix: "\n".into(),
+        path: Some("a.rs".into()),
+        repository: Some("weir".into()),
+        extra: vec![extra],
+    };
+    complete(&peer, request(Input::Fim(fim))).await;
+    complete(&peer, cursor("return ", "\n")).await;
+    let seen = cloud.seen();
+    let told = &seen[0].body;
+    assert_eq!((&told["prompt"], &told["suffix"]), (&json!("return "), &json!("\n")));
+    assert_eq!((&told["path"], &told["repository"]), (&json!("a.rs"), &json!("weir")));
+    assert_eq!(told["extra_files"], json!([{"path": "b.rs", "text": "fn b() {}"}]));
+    for absent in ["path", "repository", "extra_files"] {
+        assert!(seen[1].body.get(absent).is_none(), "{absent}");
+    }
+}
+
+#[tokio::test]
 async fn a_chat_answer_is_cleaned_while_it_streams() {
     let said = ["```", "py", "\nreturn", " a + ", "b)\n", "``", "`\nThis adds."];
     let cloud = Cloud::healthy(&said, Duration::ZERO).await;
@@ -295,7 +320,7 @@ async fn what_a_row_cannot_honour_is_not_sent() {
     let suffix = provider(&row(&cloud));
     let chat = provider(&CloudConfig { fim: CloudFim::Chat, ..row(&cloud) });
     type Change = fn(&mut CompletionRequest);
-    let cases: [(&'static str, Change); 12] = [
+    let cases: [(&'static str, Change); 14] = [
         ("prompt", |r| r.input = Input::Tokens(vec![1])),
         ("max_tokens", |r| r.max_tokens = Some(0)),
         ("echo", |r| r.echo = true),
@@ -307,7 +332,15 @@ async fn what_a_row_cannot_honour_is_not_sent() {
         ("ignore_eos", |r| r.stop.ignore_eos = true),
         ("min_tokens", |r| r.stop.min_tokens = 1),
         ("stop_token_ids", |r| r.stop.token_ids = vec![2]),
-        ("extra", |r| {
+        ("path", |r| {
+            let path = Some("src/a.rs".into());
+            r.input = Input::Fim(FimInput { path, ..FimInput::default() });
+        }),
+        ("repository", |r| {
+            let repository = Some("weir".into());
+            r.input = Input::Fim(FimInput { repository, ..FimInput::default() });
+        }),
+        ("extra_files", |r| {
             let extra = weir::completion::ExtraFile { path: "a".into(), text: "b".into() };
             r.input = Input::Fim(FimInput { extra: vec![extra], ..FimInput::default() });
         }),
