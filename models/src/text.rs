@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(StopStrings::new(&[""]).err(), Some(StopError::Empty));
         assert_eq!(StopStrings::new(&["x"; STOP_STRINGS_MAX + 1]).err(), Some(StopError::TooMany));
         assert_eq!(StopStrings::new(&["x".repeat(1025)]).err(), Some(StopError::TooLong));
-        assert!(StopStrings::new(&["x"; 32]).is_ok());
+        assert!(StopStrings::new(&["x"; STOP_STRINGS_MAX]).is_ok());
     }
 
     #[test]

@@ -97,3 +97,23 @@ async fn print(mut stream: CompletionStream) -> Result<(), Failure> {
     say("\n")?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_fim_only_what_is_before_the_cursor_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.py");
+        std::fs::write(&file, "one\ntwo\n").unwrap();
+        for (place, behind) in [("2:1", true), ("3:1", false)] {
+            let cursor = format!("{}:{place}", file.display()).parse().unwrap();
+            let args = CompleteArgs { cursor, url: None, max_tokens: 1, temperature: 0.0 };
+            let mut request = request(&args).unwrap();
+            assert_eq!(drop_suffix(&mut request), behind, "{place}");
+            let Input::Fim(fim) = request.input else { unreachable!("a cursor") };
+            assert!(fim.prefix.starts_with("one\n") && fim.suffix.is_empty());
+        }
+    }
+}

@@ -133,6 +133,10 @@ fn each_wrong_key_is_named() {
     let cases: &[(&str, &str)] = &[
         ("[serve]\nlisten = 8012", "[serve] listen: must be a list of strings, is an integer"),
         ("[serve]\nlisten = []", "[serve] listen: names no address"),
+        (
+            "[serve]\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\nconnections_max = 1",
+            "[serve] connections_max: must be at least one for each of 2 listen addresses, is 1",
+        ),
         ("[serve]\ngrace_ms = -1", "[serve] grace_ms: must be 0 to 3600000, is -1"),
         ("[serve]\nallow_origins = [\"*\"]", "[serve] allow_origins: must be origins"),
         ("[model]\npath = \"/no/such/folder\"", "[model] path: must be builtin or a directory"),
@@ -212,6 +216,20 @@ fn what_is_open_is_said() {
     let said: Vec<_> = warnings.iter().map(ToString::to_string).collect();
     assert!(said[0].starts_with("[serve] listen: 0.0.0.0:8012 can be reached"), "{said:?}");
     assert!(said[1].starts_with("[serve] allow_hosts: is empty"), "{said:?}");
+}
+
+#[test]
+fn what_travels_in_clear_text_is_said() {
+    let said = |cloud: &str| {
+        let (_, warnings) = load(cloud).unwrap();
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(said(CLOUD).is_empty(), "loopback");
+    let far = CLOUD.replace("127.0.0.1", "192.0.2.1");
+    let about = "[[cloud]] burst: base_url: is http:";
+    assert_eq!(said(&far), [format!("{about} prompts travel unencrypted")]);
+    let keyed = format!("{far}api_key_env = \"KEY\"");
+    assert_eq!(said(&keyed), [format!("{about} prompts and the key travel unencrypted")]);
 }
 
 #[test]

@@ -200,6 +200,19 @@ async fn without_a_cloud_everything_is_local_or_shed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_engine_says_of_coming_back_is_bounded_too() {
+    let said =
+        [(250, RETRY_AFTER_MIN), (15_000, Duration::from_secs(15)), (900_000, RETRY_AFTER_MAX)];
+    for (ms, expected) in said {
+        let full =
+            Refusal::new(Reason::QueueFull, "no").with_retry_after(Duration::from_millis(ms));
+        let b = bench(Fake::new([Act::Refuse(full, Duration::ZERO)]), &[]);
+        let (refusal, _) = b.dispatcher.dispatch(request(None)).await.err().unwrap();
+        assert_eq!(refusal.retry_after, Some(expected), "{ms} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failing_cloud_costs_a_try_and_nothing_else() {
     let failures = [
         refuse(Reason::CloudUnreachable),

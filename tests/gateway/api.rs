@@ -382,6 +382,9 @@ async fn a_panic_is_a_500_and_nothing_more() {
         assert_eq!((reply.status, &reply.error()["code"]), (500, &json!("internal")));
         assert!(reply.header("x-request-id").is_some());
     }
+    let failed = r#"weir_requests_total{route="shed",reason="internal",status="500"} 2"#;
+    assert!(metric(&server, failed).await);
+    assert!(metric(&server, "weir_cancelled_total 0").await, "the client stayed");
 }
 
 #[tokio::test]
@@ -690,6 +693,8 @@ async fn pages_the_operator_names_get_cors() {
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("access-control-allow-origin"), Some("https://app.example"));
     assert_eq!(reply.header("vary"), Some("origin"));
+    let exposed = reply.header("access-control-expose-headers").expect("set");
+    assert!(exposed.split(", ").any(|name| name == "x-should-retry"), "{exposed}");
     let plain = [origin, ("content-type", "text/plain")];
     let reply = http::send(server.address, "POST", "/v1/completions", &plain, body).await;
     assert_eq!(reply.status, 415);

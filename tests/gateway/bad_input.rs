@@ -327,6 +327,7 @@ async fn bodies_that_are_too_large() {
     for size in [most + 1, 2 * most] {
         let reply = sent(&server, "/v1/completions", &prompt(size)).await;
         assert_eq!((reply.status, &reply.error()["code"]), (413, &json!("request_too_large")));
+        assert_eq!(reply.header("x-weir-reason"), Some("request_too_large"));
     }
     serves(&server).await;
 
@@ -339,6 +340,16 @@ async fn bodies_that_are_too_large() {
         )
         .await;
     assert_eq!(connection.reply().await.status, 413);
+    serves(&server).await;
+}
+
+#[tokio::test]
+async fn a_model_whose_name_is_no_text() {
+    let server = Server::start().await;
+    for path in ["/v1/models/%ff", "/models/%C3%28", "/v1/models/counting%00"] {
+        let reply = http::send(server.address, "GET", path, &[], b"").await;
+        assert_eq!((reply.status, &reply.error()["code"]), (404, &json!("model_not_found")));
+    }
     serves(&server).await;
 }
 

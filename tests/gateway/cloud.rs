@@ -202,7 +202,7 @@ async fn a_family_template_is_a_raw_prompt_with_the_familys_own_ends() {
 async fn another_weir_is_told_what_is_around_the_cursor() {
     let cloud = Cloud::healthy(&["a + b"], Duration::ZERO).await;
     let peer = CloudConfig::of_peer(&cloud.base_url().parse().unwrap()).unwrap();
-    let peer = provider(&peer);
+    let peer = provider(&CloudConfig { max_in_flight: 2, ..peer });
     let extra = weir::completion::ExtraFile { path: "b.rs".into(), text: "fn b() {}".into() };
     let fim = FimInput {
         prefix: "return ".into(),
