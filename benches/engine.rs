@@ -7,9 +7,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use weir::app::Local;
-use weir::completion::{
-    Backend, CompletionRequest, Event, Input, Priority, SamplingParams, StopRules,
-};
+use weir::completion::{Backend, CompletionRequest, Event, Input, StopRules};
 use weir::config::{Config, Overrides};
 use weir::engine::EngineHandle;
 use weir::telemetry::Telemetry;
@@ -18,19 +16,10 @@ const PROMPT: &str = "fn main() {\n    let mut total = 0;\n    for number in 0..
 const TOKENS: u32 = 64;
 
 fn request() -> Arc<CompletionRequest> {
+    let input = Input::Text(PROMPT.into());
     Arc::new(CompletionRequest {
-        id: "bench".into(),
-        input: Input::Text(PROMPT.into()),
-        n: 1,
-        max_tokens: Some(TOKENS),
-        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         stop: StopRules { ignore_eos: true, ..StopRules::default() },
-        logprobs: None,
-        echo: false,
-        deadline: None,
-        priority: Priority::Completion,
-        session: None,
-        tenant: 0,
+        ..CompletionRequest::greedy("bench", input, TOKENS)
     })
 }
 

@@ -40,6 +40,27 @@ pub struct CompletionRequest {
     pub tenant: u32,
 }
 
+impl CompletionRequest {
+    /// One choice of at most `max_tokens`, always the likeliest token: what a program inside
+    /// this house asks, and what the rest of a request is when it only has an input.
+    pub fn greedy(id: &str, input: Input, max_tokens: u32) -> Self {
+        Self {
+            id: id.into(),
+            input,
+            n: 1,
+            max_tokens: Some(max_tokens),
+            sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+            stop: StopRules::default(),
+            logprobs: None,
+            echo: false,
+            deadline: None,
+            priority: Priority::Completion,
+            session: None,
+            tenant: 0,
+        }
+    }
+}
+
 /// What is to be completed.
 #[derive(Clone, Debug)]
 pub enum Input {

@@ -9,8 +9,7 @@ use super::{Failure, block_on, complain, say};
 use crate::app::Local;
 use crate::cloud;
 use crate::completion::{
-    Backend, CompletionRequest, CompletionStream, Event, FimInput, Input, Priority, SamplingParams,
-    StopRules,
+    Backend, CompletionRequest, CompletionStream, Event, FimInput, Input, SamplingParams,
 };
 use crate::config::{CloudConfig, Config};
 use crate::telemetry::Telemetry;
@@ -62,19 +61,10 @@ fn request(args: &CompleteArgs) -> Result<CompletionRequest, String> {
     }
     let (prefix, suffix) = args.cursor.split()?;
     let path = args.cursor.file.file_name().map(|name| name.to_string_lossy().into_owned());
+    let input = Input::Fim(FimInput { prefix, suffix, path, ..FimInput::default() });
     Ok(CompletionRequest {
-        id: "cli".into(),
-        input: Input::Fim(FimInput { prefix, suffix, path, ..FimInput::default() }),
-        n: 1,
-        max_tokens: Some(args.max_tokens),
         sampling: SamplingParams { temperature: args.temperature, ..SamplingParams::default() },
-        stop: StopRules::default(),
-        logprobs: None,
-        echo: false,
-        deadline: None,
-        priority: Priority::Completion,
-        session: None,
-        tenant: 0,
+        ..CompletionRequest::greedy("cli", input, args.max_tokens)
     })
 }
 

@@ -1,10 +1,8 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use models::sampler::SamplingParams;
-
 use super::*;
-use crate::completion::{Chunk, FinishReason, Input, Priority, StopRules, Usage};
+use crate::completion::{Chunk, FinishReason, Input, Usage};
 
 /// What a fake backend does with one request.
 #[derive(Clone)]
@@ -126,20 +124,8 @@ fn bench(local: Arc<Fake>, clouds: &[Arc<Fake>]) -> Bench {
 }
 
 fn request(deadline: Option<Instant>) -> Arc<CompletionRequest> {
-    Arc::new(CompletionRequest {
-        id: "r".into(),
-        input: Input::Text("a".into()),
-        n: 1,
-        max_tokens: Some(1),
-        sampling: SamplingParams::default(),
-        stop: StopRules::default(),
-        logprobs: None,
-        echo: false,
-        deadline,
-        priority: Priority::default(),
-        session: None,
-        tenant: 0,
-    })
+    let input = Input::Text("a".into());
+    Arc::new(CompletionRequest { deadline, ..CompletionRequest::greedy("r", input, 1) })
 }
 
 impl Bench {

@@ -8,7 +8,7 @@ use serde_json::json;
 use weir::cloud::{Provider, providers};
 use weir::completion::{
     Backend, ChatMessage, CompletionRequest, CompletionStream, Event, FimInput, FinishReason,
-    Input, Priority, Reason, Refusal, SamplingParams, StopRules, Usage,
+    Input, Reason, Refusal, Usage,
 };
 use weir::config::{CloudConfig, CloudFim, Secret};
 
@@ -40,20 +40,7 @@ fn provider(row: &CloudConfig) -> Provider {
 }
 
 fn request(input: Input) -> CompletionRequest {
-    CompletionRequest {
-        id: "req-1".into(),
-        input,
-        n: 1,
-        max_tokens: Some(16),
-        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
-        stop: StopRules::default(),
-        logprobs: None,
-        echo: false,
-        deadline: None,
-        priority: Priority::default(),
-        session: None,
-        tenant: 0,
-    }
+    CompletionRequest::greedy("req-1", input, 16)
 }
 
 fn prompt() -> CompletionRequest {

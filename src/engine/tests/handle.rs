@@ -59,20 +59,7 @@ fn run(adjust: impl FnOnce(&mut Mock)) -> Running {
 }
 
 fn request(input: Input, max_tokens: u32) -> CompletionRequest {
-    CompletionRequest {
-        id: "test".into(),
-        input,
-        n: 1,
-        max_tokens: Some(max_tokens),
-        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
-        stop: StopRules::default(),
-        logprobs: None,
-        echo: false,
-        deadline: None,
-        priority: Priority::Completion,
-        session: None,
-        tenant: 0,
-    }
+    CompletionRequest::greedy("test", input, max_tokens)
 }
 
 fn tokens(count: u32, max_tokens: u32) -> CompletionRequest {

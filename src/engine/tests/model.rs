@@ -7,13 +7,10 @@ use futures_util::StreamExt;
 use models::cpu::{CpuDevice, CpuOptions};
 use models::kv::BLOCK_TOKENS;
 use models::model::{ModelSource, load};
-use models::sampler::SamplingParams;
 use models::{KvFormat, Quant};
 
 use super::mock::tokenizer;
-use crate::completion::{
-    Backend, CompletionRequest, Event, Input, Priority, StopRules, TokenLogprob,
-};
+use crate::completion::{Backend, CompletionRequest, Event, Input, StopRules, TokenLogprob};
 use crate::engine::{EngineHandle, EngineOptions, EngineParts, start};
 use crate::telemetry::Telemetry;
 
@@ -55,19 +52,11 @@ fn engine(slots: usize) -> EngineHandle {
 /// The code up to different places.
 fn request(index: usize) -> Arc<CompletionRequest> {
     let end = CODE.floor_char_boundary(CODE.len() * (index + 3) / 12);
+    let input = Input::Text(CODE[..end].into());
     Arc::new(CompletionRequest {
-        id: "test".into(),
-        input: Input::Text(CODE[..end].into()),
-        n: 1,
-        max_tokens: Some(4 + index as u32 % 3 * 4),
-        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         stop: StopRules { ignore_eos: true, ..StopRules::default() },
         logprobs: Some(0),
-        echo: false,
-        deadline: None,
-        priority: Priority::Completion,
-        session: None,
-        tenant: 0,
+        ..CompletionRequest::greedy("test", input, 4 + index as u32 % 3 * 4)
     })
 }
 
