@@ -1,0 +1,88 @@
+//! Numbers come back from every packing as close as it promises, from any row and part.
+
+use super::*;
+
+fn numbers(len: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i * 7919 + 13) % 2003) as f32 / 1001.5 - 1.0).collect()
+}
+
+fn packings() -> Vec<Packing> {
+    let quantised = Group::ALL.into_iter().flat_map(|g| [Packing::Q8(g), Packing::Q4(g)]);
+    [Packing::F32, Packing::Bf16, Packing::Bf16Rounded].into_iter().chain(quantised).collect()
+}
+
+#[test]
+fn rows_come_back() {
+    for packing in packings() {
+        // Half a step, of a range of 2 / 255, 2 / 15 or a bf16's rounding.
+        let error_max = match packing {
+            Packing::F32 => 0.0,
+            Packing::Bf16 | Packing::Bf16Rounded => 1.0 / 256.0,
+            Packing::Q8(_) => 0.51 / 127.0,
+            Packing::Q4(_) => 1.2 / 7.5,
+        };
+        for (rows, cols) in [(1, 1), (33, 7), (70, 129), (32, 256)] {
+            let source = numbers(rows * cols);
+            let mut packed = Packed::zeroed(packing, rows, cols);
+            let mut seen = 0;
+            for mut strips in packed.strips_mut(2) {
+                for row in strips.rows() {
+                    strips.set(row, &source[row * cols..][..cols]);
+                    seen += 1;
+                }
+            }
+            assert_eq!(seen, rows);
+            let mut back = vec![f32::NAN; cols];
+            for row in 0..rows {
+                packed.gather(row, &mut back);
+                for (x, y) in source[row * cols..].iter().zip(&back) {
+                    assert!((x - y).abs() <= error_max, "{packing:?} {rows}x{cols}: {x} {y}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn four_bits_are_closer_than_a_scale_of_the_plain_range() {
+    let source = numbers(32);
+    let mut packed = Packed::zeroed(Packing::Q4(Group::G32), 1, 32);
+    packed.strips_mut(1).for_each(|mut strips| strips.set(0, &source));
+    let mut back = vec![0.0; 32];
+    packed.gather(0, &mut back);
+    let error =
+        |back: &[f32]| -> f32 { source.iter().zip(back).map(|(x, y)| (x - y) * (x - y)).sum() };
+    let scale = source.iter().fold(0f32, |m, x| m.max(x.abs())) / 8.0;
+    let plain: Vec<f32> =
+        source.iter().map(|x| (x / scale).round().clamp(-8.0, 7.0) * scale).collect();
+    assert!(error(&back) <= error(&plain));
+}
+
+#[test]
+fn bytes_are_what_the_format_says() {
+    let strip = |packing: Packing| packing.strip_bytes(4864);
+    assert_eq!(strip(Packing::F32), 4 * 32 * 4864);
+    assert_eq!(strip(Packing::Bf16), 2 * 32 * 4864);
+    assert_eq!(strip(Packing::Q8(Group::G32)), 34 * 4864);
+    assert_eq!(strip(Packing::Q4(Group::G32)), 18 * 4864);
+    assert_eq!(strip(Packing::Q4(Group::G128)), 32 * (4864 / 2 + 2 * 38));
+}
+
+#[test]
+fn gate_and_up_share_strips() {
+    let rows: Vec<usize> = (0..20).map(|row| GateUp::Gate.packed_row(row)).collect();
+    assert_eq!(rows[..16], (0..16).collect::<Vec<_>>());
+    assert_eq!(rows[16..], [32, 33, 34, 35]);
+    assert_eq!(GateUp::Up.packed_row(17), 49);
+    assert_eq!(GateUp::packed_rows(20), 64);
+}
+
+#[test]
+fn what_is_not_a_number_stays_none_or_is_zero_but_never_panics() {
+    let source = [f32::NAN, f32::INFINITY, 1.0, -1.0];
+    for packing in packings() {
+        let mut packed = Packed::zeroed(packing, 1, 4);
+        packed.strips_mut(1).for_each(|mut strips| strips.set(0, &source));
+        packed.gather(0, &mut [0.0; 4]);
+    }
+}
