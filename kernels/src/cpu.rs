@@ -230,6 +230,12 @@ impl Cpu {
         best
     }
 
+    /// Runs `job` once for each of `0..parts` on all threads and returns when all are done: for
+    /// work that is no kernel, such as packing weights. A panic in any part is passed on then.
+    pub fn each(&self, parts: usize, job: impl Fn(usize) + Sync) {
+        self.run(parts, true, job);
+    }
+
     /// Deals `0..count` to the threads in ranges that begin at multiples of `granule`.
     fn deal(&self, count: usize, granule: usize, work: usize, job: impl Fn(Range<usize>) + Sync) {
         let parts = self.parts(count.div_ceil(granule), work);
