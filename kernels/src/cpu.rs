@@ -240,6 +240,12 @@ impl Cpu {
         best
     }
 
+    /// Runs `job` once for each of `0..parts` on all threads and returns when all are done: for
+    /// work that is no kernel, such as packing weights. A panic in any part is passed on then.
+    pub fn each(&self, parts: usize, job: impl Fn(usize) + Sync) {
+        self.run(parts, true, job);
+    }
+
     /// Deals `0..count` to the threads in ranges that begin at multiples of `granule`.
     pub(crate) fn deal(
         &self,

@@ -27,5 +27,6 @@ pub use convert::{gather, to_bf16, to_f32};
 pub use cpu::Cpu;
 pub use inputs::{Inputs, Norm};
 pub use isa::{Isa, UnknownIsa};
+pub use memory::{Pages, Plain};
 pub use packed::{GateUp, Group, Packed, Packing, STRIP, Strips};
 pub use shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};
