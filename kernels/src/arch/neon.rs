@@ -1,7 +1,7 @@
 //! NEON: four lanes.
 
 #[cfg(test)]
-mod dot;
+pub(crate) mod dot;
 
 use std::arch::aarch64::*;
 
