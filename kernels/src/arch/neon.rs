@@ -1,5 +1,8 @@
 //! NEON: four lanes.
 
+#[cfg(test)]
+mod dot;
+
 use std::arch::aarch64::*;
 
 use half::bf16;
