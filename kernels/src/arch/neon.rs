@@ -1,6 +1,5 @@
 //! NEON: four lanes.
 
-#[cfg(test)]
 pub(crate) mod dot;
 
 use std::arch::aarch64::*;
