@@ -61,7 +61,8 @@ class Weir:
         )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode != 0:
-            raise Failed(f"{' '.join(self.command(case))}: {done.stderr.strip()}")
+            reason = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[0]
+            raise Failed(f"weir bench {' '.join(case.weir)}: {reason}")
         own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return json.loads(done.stdout) | watch.disturbance(own)
 

@@ -24,10 +24,12 @@ class Record:
         self.lines.write(json.dumps({"time": now, **fields}) + "\n")
         self.lines.flush()
 
-    def write_page(self, header: list[str], rows: list["Row"]) -> None:
+    def write_page(self, header: list[str], rows: list["Row"], missing: list[str]) -> None:
         table = [HEADINGS, "|---" * (HEADINGS.count("|") - 1) + "|", *map(Row.markdown, rows)]
         failures = [f"- {row.case.name}: {reason}" for row in rows for reason in row.failures()]
         verdict = ["", "**This record fails:**", "", *failures] if failures else []
+        if missing:
+            verdict += ["", "Not measured:", "", *[f"- {reason}" for reason in missing]]
         commands = ["", "Commands:", "", *[row.commands() for row in rows]]
         text = "\n".join([*header, "", *table, *verdict, *commands]) + "\n"
         self.page.write_text(text)
@@ -93,7 +95,7 @@ class Row:
 
     def commands(self) -> str:
         weir = f"`weir bench {' '.join(self.case.weir)} --model {self.case.model}`"
-        peer = f"{self.ready['engine']} ({self.ready['weights']}) `{json.dumps(self.job)}`"
+        peer = f"{self.ready['engine']} {self.ready['model']} ({self.ready['weights']}) `{json.dumps(self.job)}`"
         return f"- {self.case.name}: {weir}; {peer}"
 
 
