@@ -8,6 +8,7 @@
 //! rows, its neighbours, the thread count and the layout of the KV blocks.
 
 mod arch;
+mod bandwidth;
 mod convert;
 mod cpu;
 mod isa;
@@ -19,6 +20,7 @@ mod pool;
 pub mod shape;
 mod vector;
 
+pub use bandwidth::{BandwidthProbe, ReadLoop};
 pub use convert::{gather, to_bf16, to_f32};
 pub use cpu::Cpu;
 pub use isa::{Isa, UnknownIsa};

@@ -12,7 +12,7 @@ mod rows;
 
 pub(crate) use attention::{Attention, HEADS_PER_KV_MAX, attention};
 pub(crate) use matmul::{Product, TILE_COLS, matmul};
-pub(crate) use reduce::{argmax, log_sum_exp, sum_all};
+pub(crate) use reduce::{argmax, log_sum_exp};
 pub(crate) use rows::{Heads, rms_norm, rope, swiglu};
 
 use crate::vector::{Elem, Vector};
