@@ -69,9 +69,9 @@ struct Work {
 
 /// Rows of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct StepRows {
-    pub(super) decodes: usize,
-    pub(super) prefills: usize,
+pub(crate) struct StepRows {
+    pub(crate) decodes: usize,
+    pub(crate) prefills: usize,
 }
 
 impl StepRows {
