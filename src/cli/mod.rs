@@ -34,13 +34,7 @@ enum Command {
     Check,
     /// Measure
     #[command(subcommand)]
-    Bench(Bench),
-}
-
-#[derive(Debug, Subcommand)]
-enum Bench {
-    /// Token generation: the hot path
-    Decode(bench::DecodeArgs),
+    Bench(bench::Bench),
 }
 
 /// Flags of every command; they win over the file.
@@ -63,7 +57,7 @@ struct Options {
     isa: Option<String>,
     #[arg(long, global = true, value_name = "N")]
     threads: Option<i64>,
-    /// Longest sequence, in tokens
+    /// Longest sequence, in tokens; for `bench`: tokens before what is measured, 512 unless given
     #[arg(long, global = true, value_name = "TOKENS")]
     context: Option<i64>,
     /// Sequences that run at once
@@ -123,7 +117,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Serve => serve::run(config),
         Command::Complete(complete) => complete::run(complete, &config),
         Command::Check => say("the configuration is valid\n").map_err(Into::into),
-        Command::Bench(Bench::Decode(decode)) => bench::run(&decode, &config),
+        Command::Bench(bench) => bench::run(&bench, &config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

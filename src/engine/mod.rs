@@ -26,7 +26,6 @@ use self::handle::Shared;
 use self::message::{Command, Submission};
 use self::place::Places;
 use self::prompt::Prompts;
-use self::rates::Rates;
 use self::scheduler::{Scheduler, slots_max};
 use self::sequence::End;
 use crate::completion::Reason;
@@ -52,7 +51,9 @@ mod warm_up;
 pub use self::blocks::BlockCounts;
 pub use self::handle::EngineHandle;
 pub use self::memory::{MemoryPlan, MemoryWish, available_memory, plan_memory};
+pub(crate) use self::rates::Rates;
 pub use self::saturation::Saturation;
+pub(crate) use self::scheduler::StepRows;
 
 /// A model, ready to run.
 pub struct EngineParts {

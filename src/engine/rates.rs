@@ -19,7 +19,7 @@ const SEQUENCE_TOKENS_FIRST: f64 = 32.0;
 
 /// Moving averages of the engine's speed. Times are milliseconds.
 #[derive(Clone, Debug)]
-pub(super) struct Rates {
+pub(crate) struct Rates {
     /// A step with prefill in it should take no longer.
     step_ms_max: f64,
     /// Of a row that a sequence has in each step, drafts not counted.
@@ -33,7 +33,7 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    pub(super) fn new(step_ms_max: u32) -> Self {
+    pub(crate) fn new(step_ms_max: u32) -> Self {
         Self {
             step_ms_max: f64::from(step_ms_max),
             decode_row_ms: Average::default(),
@@ -45,7 +45,7 @@ impl Rates {
     }
 
     /// Takes in how long one step took.
-    pub(super) fn record(&mut self, rows: StepRows, took: Duration) {
+    pub(crate) fn record(&mut self, rows: StepRows, took: Duration) {
         let took_ms = took.as_secs_f64() * 1e3;
         let (decodes, prefills) = (rows.decodes as f64, rows.prefills as f64);
         if rows.prefills == 0 {
@@ -103,7 +103,7 @@ impl Rates {
     }
 
     /// How many prefill rows fit in a step beside so many decodes.
-    pub(super) fn prefill_rows(&self, decodes: usize) -> usize {
+    pub(crate) fn prefill_rows(&self, decodes: usize) -> usize {
         let left_ms = self.step_ms_max - decodes as f64 * self.decode_row_ms.get();
         let rows = left_ms / self.prefill_row_ms.get().max(f64::MIN_POSITIVE);
         // A cast from float saturates: no measurement yet means no bound but the device's.

@@ -75,12 +75,12 @@ struct Work {
 
 /// Rows of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct StepRows {
+pub(crate) struct StepRows {
     /// Sequences that decode, one row each.
-    pub(super) decodes: usize,
+    pub(crate) decodes: usize,
     /// Drafted tokens that are verified beside them.
-    pub(super) drafts: usize,
-    pub(super) prefills: usize,
+    pub(crate) drafts: usize,
+    pub(crate) prefills: usize,
 }
 
 impl StepRows {

@@ -7,6 +7,7 @@
 mod aborts;
 mod api;
 mod bad_input;
+mod bench;
 mod burst;
 mod clients;
 mod cloud;
