@@ -18,6 +18,7 @@ mod ops;
 mod out;
 mod pool;
 pub mod shape;
+mod threads;
 mod vector;
 
 pub use bandwidth::{BandwidthProbe, ReadLoop};
@@ -26,3 +27,4 @@ pub use cpu::Cpu;
 pub use isa::{Isa, UnknownIsa};
 pub use memory::{Pages, Plain};
 pub use shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};
+pub use threads::default_threads;
