@@ -22,6 +22,7 @@ mod packed;
 mod pool;
 mod products;
 pub mod shape;
+mod threads;
 mod vector;
 
 pub use bandwidth::{BandwidthProbe, ReadLoop};
@@ -32,3 +33,4 @@ pub use isa::{Isa, UnknownIsa};
 pub use memory::{Pages, Plain};
 pub use packed::{GateUp, Group, Packed, Packing, STRIP, Strips};
 pub use shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};
+pub use threads::default_threads;

@@ -138,10 +138,9 @@ fn plan(
 }
 
 fn device_options(config: &ModelConfig, plan: &MemoryPlan) -> CpuOptions {
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     CpuOptions {
         isa: config.isa,
-        threads: config.threads.unwrap_or_else(cores),
+        threads: config.threads.unwrap_or_else(kernels::default_threads),
         context: plan.context,
         blocks: plan.blocks,
         block_tokens: BLOCK_TOKENS,

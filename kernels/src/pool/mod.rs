@@ -24,6 +24,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::threads::processors;
 use crowd::{Crowd, Losses};
 use share::{Job, Order, Share};
 
@@ -94,7 +95,7 @@ struct Sleep {
 impl Pool {
     /// A pool of `threads`, the caller of [`Pool::run`] included.
     pub(crate) fn new(threads: usize) -> Pool {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let cores = processors();
         let shared = Arc::new(Shared {
             shares: (0..threads).map(|_| Share::none()).collect(),
             done: Done::default(),
