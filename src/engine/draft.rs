@@ -27,7 +27,7 @@
 //! memory.remember(text before the cursor, output)
 //! ```
 //!
-//! Nothing here allocates after `new`, and a token costs some 100 nanoseconds.
+//! Nothing here allocates after `new`, and a token costs some 0.2 to 0.4 microseconds.
 
 mod acceptance;
 mod choice;

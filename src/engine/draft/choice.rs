@@ -4,7 +4,7 @@ use super::costs::{Costs, ROWS_MAX};
 
 /// A step with drafts must promise so many times the tokens a millisecond of one without: what
 /// is expected is not certain, and a draft that fails has only cost time.
-const WORTH: f64 = 1.02;
+const WORTH: f64 = 1.05;
 
 /// A drafted token and how likely it and all before it in its draft are right.
 #[derive(Clone, Copy, Debug, PartialEq)]

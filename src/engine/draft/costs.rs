@@ -18,8 +18,8 @@ const SURPRISE_MAX: f64 = 2.0;
 /// A row beside the first costs such a part of it until it was measured: little, so that it is.
 const ROW_PART_FIRST: f64 = 0.1;
 /// What part of its distance to the next lower measured price a price keeps for each step in
-/// which it was not seen: half after 1400. One that is too high would never be looked at again.
-const KEEPS: f64 = 0.9995;
+/// which it was not seen: half after 7000. One that is too high would never be looked at again.
+const KEEPS: f64 = 0.9999;
 
 /// Milliseconds of a decode step by its number of rows, 1 to [`ROWS_MAX`].
 #[derive(Clone, Debug, Default)]
@@ -146,7 +146,7 @@ mod tests {
         let mut costs = Costs::default();
         costs.record(1, 10.0);
         costs.record(8, 1000.0);
-        for _ in 0..20_000 {
+        for _ in 0..100_000 {
             costs.record(1, 10.0);
         }
         assert!(costs.ms(8) < 20.0, "{}", costs.ms(8));

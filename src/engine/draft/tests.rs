@@ -121,6 +121,6 @@ fn a_token_costs_little() {
         }
         told = told.min(started.elapsed());
     }
-    println!("{:?} a prompt token, {:?} a generated one", read / 8192, told / 8192);
+    eprintln!("{:?} a prompt token, {:?} a generated one", read / 8192, told / 8192);
     assert!(told / 8192 < Duration::from_micros(20));
 }
