@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::time::Instant;
 
-use crate::arch::{self, Table};
+use crate::arch::{self, ProductFn, Products, Table};
 use crate::isa::Isa;
-use crate::ops::{Attention, HEADS_PER_KV_MAX, Heads, Product, TILE_COLS};
+use crate::ops::{Attention, HEADS_PER_KV_MAX, Heads, RowMajor, TILE_COLS};
 use crate::out::Out;
 use crate::pool::{PARTS_MAX, Pool};
 use crate::shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};
@@ -38,7 +38,10 @@ const BANDWIDTH_RUNS: usize = 5;
 pub struct Cpu {
     isa: Isa,
     /// Of `isa`, which this machine has.
-    table: &'static Table,
+    pub(crate) table: &'static Table,
+    pub(crate) products: &'static Products,
+    /// bf16 times bf16, where the machine multiplies it.
+    pub(crate) bf16_rounded: Option<ProductFn>,
     pool: Pool,
 }
 
@@ -48,7 +51,8 @@ impl Cpu {
     pub fn new(isa: Isa, threads: usize) -> Option<Cpu> {
         assert!(threads >= 1, "kernels need a thread");
         let table = arch::table(isa)?;
-        Some(Cpu { isa, table, pool: Pool::new(threads) })
+        let (products, bf16_rounded) = arch::products(isa);
+        Some(Cpu { isa, table, products, bf16_rounded, pool: Pool::new(threads) })
     }
 
     pub fn isa(&self) -> Isa {
@@ -73,18 +77,24 @@ impl Cpu {
         let (Matrix { rows, cols, .. }, y) = (w, Out::new(y));
         match w.elems {
             Elems::F32(w) => {
-                self.product(&Product { x, w, rows, cols, bias, write, y }, self.table.matmul_f32);
+                self.row_major(
+                    &RowMajor { x, w, rows, cols, bias, write, y },
+                    self.table.matmul_f32,
+                );
             }
             Elems::Bf16(w) => {
-                self.product(&Product { x, w, rows, cols, bias, write, y }, self.table.matmul_bf16);
+                self.row_major(
+                    &RowMajor { x, w, rows, cols, bias, write, y },
+                    self.table.matmul_bf16,
+                );
             }
         }
     }
 
-    fn product<E: Sync>(
+    fn row_major<E: Sync>(
         &self,
-        product: &Product<'_, E>,
-        kernel: unsafe fn(&Product<'_, E>, Range<usize>),
+        product: &RowMajor<'_, E>,
+        kernel: unsafe fn(&RowMajor<'_, E>, Range<usize>),
     ) {
         self.deal(product.rows, TILE_COLS, product.x.len() * product.rows, |rows| {
             // SAFETY: the table is of an instruction set that this machine has, the shapes
@@ -230,8 +240,20 @@ impl Cpu {
         best
     }
 
+    /// Runs `job` once for each of `0..parts` on all threads and returns when all are done: for
+    /// work that is no kernel, such as packing weights. A panic in any part is passed on then.
+    pub fn each(&self, parts: usize, job: impl Fn(usize) + Sync) {
+        self.run(parts, true, job);
+    }
+
     /// Deals `0..count` to the threads in ranges that begin at multiples of `granule`.
-    fn deal(&self, count: usize, granule: usize, work: usize, job: impl Fn(Range<usize>) + Sync) {
+    pub(crate) fn deal(
+        &self,
+        count: usize,
+        granule: usize,
+        work: usize,
+        job: impl Fn(Range<usize>) + Sync,
+    ) {
         let parts = self.parts(count.div_ceil(granule), work);
         self.run(parts, work >= WAKE_MIN, |part| job(share(count, granule, part, parts)));
     }

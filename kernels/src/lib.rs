@@ -10,6 +10,8 @@
 mod arch;
 mod convert;
 mod cpu;
+mod dot;
+mod inputs;
 mod isa;
 mod memory;
 pub mod naive;
@@ -17,11 +19,14 @@ mod ops;
 mod out;
 mod packed;
 mod pool;
+mod products;
 pub mod shape;
 mod vector;
 
 pub use convert::{gather, to_bf16, to_f32};
 pub use cpu::Cpu;
+pub use inputs::{Inputs, Norm};
 pub use isa::{Isa, UnknownIsa};
+pub use memory::{Pages, Plain};
 pub use packed::{GateUp, Group, Packed, Packing, STRIP, Strips};
 pub use shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};

@@ -1,6 +1,8 @@
 //! What each kernel computes, in the fewest words: the oracle. Sums run in f64, so that a
 //! test's tolerance measures the kernel and not the oracle.
 
+use crate::inputs::Norm;
+use crate::packed::{GateUp, Packed, Packing};
 use crate::shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};
 
 impl Elems<'_> {
@@ -23,6 +25,62 @@ pub fn matmul(x: &[f32], w: Matrix<'_>, bias: Option<&[f32]>, write: Write, y: &
                 Write::Replace => *y = product,
                 Write::Add => *y += product,
             }
+        }
+    }
+}
+
+/// The numbers that a product with `w` multiplies, for rows `x[M, cols]`: normed, then rounded as
+/// the packing asks. `rounds_bf16`: whether the machine multiplies bf16.
+pub fn prepare(x: &[f32], norm: Option<Norm<'_>>, w: &Packed, rounds_bf16: bool) -> Vec<f32> {
+    let mut rows = x.to_vec();
+    if let Some(Norm { weight, eps }) = norm {
+        rms_norm(x, weight, eps, &mut rows);
+    }
+    match w.packing() {
+        Packing::Bf16Rounded if rounds_bf16 => {
+            rows.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+        }
+        Packing::Q8(group) | Packing::Q4(group) => {
+            let rows = rows.chunks_exact_mut(w.cols());
+            rows.flat_map(|row| row.chunks_mut(group.cols())).for_each(round_q8);
+        }
+        Packing::F32 | Packing::Bf16 | Packing::Bf16Rounded => {}
+    }
+    rows
+}
+
+fn round_q8(group: &mut [f32]) {
+    let highest = group.iter().fold(0f32, |highest, x| highest.max(x.abs()));
+    for x in group {
+        let whole = (*x * (127.0 / highest)).round_ties_even();
+        *x = if highest == 0.0 { 0.0 } else { whole * (highest / 127.0) };
+    }
+}
+
+/// `y[M, rows] (+)= x[M, cols] · wᵀ + bias[rows]` of rows that [`prepare`] made.
+pub fn product(x: &[f32], w: &Packed, bias: Option<&[f32]>, write: Write, y: &mut [f32]) {
+    let mut weights = vec![0.0; w.cols()];
+    for n in 0..w.rows() {
+        w.gather(n, &mut weights);
+        for (x, y) in x.chunks_exact(w.cols()).zip(y.chunks_exact_mut(w.rows())) {
+            let dot: f64 = x.iter().zip(&weights).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+            let product = dot as f32 + bias.map_or(0.0, |bias| bias[n]);
+            match write {
+                Write::Replace => y[n] = product,
+                Write::Add => y[n] += product,
+            }
+        }
+    }
+}
+
+/// `y[M, width] = silu(x · gateᵀ) * (x · upᵀ)` of rows that [`prepare`] made.
+pub fn product_swiglu(x: &[f32], w: &Packed, bias: Option<&[f32]>, y: &mut [f32], width: usize) {
+    let mut both = vec![0.0; x.len() / w.cols() * w.rows()];
+    product(x, w, bias, Write::Replace, &mut both);
+    for (both, y) in both.chunks_exact(w.rows()).zip(y.chunks_exact_mut(width)) {
+        for (n, y) in y.iter_mut().enumerate() {
+            let gate = both[GateUp::Gate.packed_row(n)];
+            *y = gate / (1.0 + (-gate).exp()) * both[GateUp::Up.packed_row(n)];
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::arch::table::kernels;
 use crate::vector::Vector;
 
 #[derive(Clone, Copy)]
-pub(crate) struct F32x8(__m256);
+pub(crate) struct F32x8(pub(crate) __m256);
 
 // Twelve accumulators, three rows of x and one of w fill the sixteen registers.
 kernels!(

@@ -8,7 +8,7 @@ use crate::arch::table::kernels;
 use crate::vector::Vector;
 
 #[derive(Clone, Copy)]
-pub(crate) struct F32x16(__m512);
+pub(crate) struct F32x16(pub(crate) __m512);
 
 // Twenty-four accumulators, six rows of x and one of w fit the thirty-two registers.
 kernels!(

@@ -1,9 +1,10 @@
-//! The registers of each instruction set, and its kernels as a table of functions.
+//! The registers of each instruction set, and its kernels as tables of functions.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod dot;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
@@ -12,6 +13,7 @@ mod table;
 pub(crate) use table::Table;
 
 use crate::isa::Isa;
+pub(crate) use dot::{ProductFn, Products};
 
 /// The kernels of an instruction set; `None` when this machine lacks it.
 pub(crate) fn table(isa: Isa) -> Option<&'static Table> {
@@ -27,5 +29,26 @@ pub(crate) fn table(isa: Isa) -> Option<&'static Table> {
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => Some(&neon::TABLE),
         _ => None,
+    }
+}
+
+/// The products of an instruction set that this machine has, and the one of bf16 times bf16
+/// where it has that.
+pub(crate) fn products(isa: Isa) -> (&'static Products, Option<ProductFn>) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => {
+            let rounded = is_x86_feature_detected!("avx512bf16");
+            (&dot::avx512::PRODUCTS, rounded.then_some(dot::avx512::BF16_ROUNDED))
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx2 if is_x86_feature_detected!("avxvnni") => {
+            (&dot::avx2::PRODUCTS_VNNI, None)
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx2 => (&dot::avx2::PRODUCTS, None),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => (&dot::neon::PRODUCTS, None),
+        _ => (&dot::scalar::PRODUCTS, None),
     }
 }

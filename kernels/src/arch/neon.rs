@@ -8,7 +8,7 @@ use crate::arch::table::kernels;
 use crate::vector::Vector;
 
 #[derive(Clone, Copy)]
-pub(crate) struct F32x4(float32x4_t);
+pub(crate) struct F32x4(pub(crate) float32x4_t);
 
 // Twenty-four accumulators, six rows of x and one of w fit the thirty-two registers.
 kernels!(

@@ -6,10 +6,10 @@ use half::bf16;
 use crate::arch::table::kernels;
 use crate::vector::Vector;
 
-const LANES: usize = 4;
+pub(crate) const LANES: usize = 4;
 
 #[derive(Clone, Copy)]
-pub(crate) struct Lanes([f32; LANES]);
+pub(crate) struct Lanes(pub(crate) [f32; LANES]);
 
 kernels!(Lanes, 2);
 

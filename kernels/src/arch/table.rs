@@ -4,17 +4,18 @@ use std::ops::Range;
 
 use half::bf16;
 
-use crate::ops::{Attention, Heads, Product};
+use crate::ops::{Attention, Heads, Prepare, RowMajor};
 use crate::shape::RopeTables;
 
 /// # Safety
 /// Each function needs the instruction set that its table belongs to, and operands whose
 /// shapes the door has checked.
 pub(crate) struct Table {
-    pub(crate) matmul_f32: unsafe fn(&Product<'_, f32>, Range<usize>),
-    pub(crate) matmul_bf16: unsafe fn(&Product<'_, bf16>, Range<usize>),
+    pub(crate) matmul_f32: unsafe fn(&RowMajor<'_, f32>, Range<usize>),
+    pub(crate) matmul_bf16: unsafe fn(&RowMajor<'_, bf16>, Range<usize>),
     pub(crate) attention_f32: unsafe fn(&Attention<'_, f32>, usize),
     pub(crate) attention_bf16: unsafe fn(&Attention<'_, bf16>, usize),
+    pub(crate) prepare: unsafe fn(&Prepare<'_>, Range<usize>),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) rope: unsafe fn(&mut [f32], Heads, RopeTables<'_>, &[u32]),
     pub(crate) swiglu: unsafe fn(&[f32], &mut [f32], usize),
@@ -30,10 +31,10 @@ macro_rules! kernels {
     ($(#[$features:meta])* $vector:ty, $tile:literal) => {
         pub(crate) const TABLE: $crate::arch::Table = $crate::arch::Table {
             matmul_f32: $crate::arch::table::kernels!(@fn [$(#[$features])*]
-                (product: &$crate::ops::Product<'_, f32>, rows: std::ops::Range<usize>)
+                (product: &$crate::ops::RowMajor<'_, f32>, rows: std::ops::Range<usize>)
                 { $crate::ops::matmul::<$vector, f32, $tile>(product, rows) }),
             matmul_bf16: $crate::arch::table::kernels!(@fn [$(#[$features])*]
-                (product: &$crate::ops::Product<'_, half::bf16>, rows: std::ops::Range<usize>)
+                (product: &$crate::ops::RowMajor<'_, half::bf16>, rows: std::ops::Range<usize>)
                 { $crate::ops::matmul::<$vector, half::bf16, $tile>(product, rows) }),
             attention_f32: $crate::arch::table::kernels!(@fn [$(#[$features])*]
                 (attention: &$crate::ops::Attention<'_, f32>, part: usize)
@@ -41,6 +42,9 @@ macro_rules! kernels {
             attention_bf16: $crate::arch::table::kernels!(@fn [$(#[$features])*]
                 (attention: &$crate::ops::Attention<'_, half::bf16>, part: usize)
                 { $crate::ops::attention::<$vector, half::bf16, $tile>(attention, part) }),
+            prepare: $crate::arch::table::kernels!(@fn [$(#[$features])*]
+                (prepare: &$crate::ops::Prepare<'_>, rows: std::ops::Range<usize>)
+                { $crate::ops::prepare::<$vector>(prepare, rows) }),
             rms_norm: $crate::arch::table::kernels!(@fn [$(#[$features])*]
                 (x: &[f32], weight: &[f32], eps: f32, y: &mut [f32])
                 { $crate::ops::rms_norm::<$vector>(x, weight, eps, y) }),

@@ -20,7 +20,7 @@ pub(crate) const TILE_COLS: usize = 8;
 const BLOCK_BYTES: usize = 256 * 1024;
 
 /// `y[M, rows] (+)= x[M, cols] · wᵀ + bias[rows]`
-pub(crate) struct Product<'a, E> {
+pub(crate) struct RowMajor<'a, E> {
     pub(crate) x: &'a [f32],
     pub(crate) w: &'a [E],
     pub(crate) rows: usize,
@@ -37,7 +37,7 @@ pub(crate) struct Product<'a, E> {
 /// and nobody else touches these columns of y meanwhile.
 #[inline(always)]
 pub(crate) unsafe fn matmul<V: Vector, E: Elem, const M: usize>(
-    product: &Product<'_, E>,
+    product: &RowMajor<'_, E>,
     rows: Range<usize>,
 ) {
     let x_rows = product.x.len() / product.cols;
@@ -69,7 +69,7 @@ pub(crate) unsafe fn matmul<V: Vector, E: Elem, const M: usize>(
 /// # Safety
 /// As for [`matmul`]; row `m` is a row of x.
 #[inline(always)]
-unsafe fn matvec<V: Vector, E: Elem>(product: &Product<'_, E>, m: usize, rows: Range<usize>) {
+unsafe fn matvec<V: Vector, E: Elem>(product: &RowMajor<'_, E>, m: usize, rows: Range<usize>) {
     let wide = rows.start + rows.len() / TILE_COLS * TILE_COLS;
     let mut n = rows.start;
     while n < wide {
@@ -85,7 +85,7 @@ unsafe fn matvec<V: Vector, E: Elem>(product: &Product<'_, E>, m: usize, rows: R
 /// As for [`matmul`]; rows `m..m + M` are rows of x.
 #[inline(always)]
 unsafe fn stripe<V: Vector, E: Elem, const M: usize>(
-    product: &Product<'_, E>,
+    product: &RowMajor<'_, E>,
     m: usize,
     rows: Range<usize>,
 ) {
@@ -99,7 +99,7 @@ unsafe fn stripe<V: Vector, E: Elem, const M: usize>(
 /// As for [`matmul`]; `m..m + M` are rows of x, and `n < end` are rows of w.
 #[inline(always)]
 unsafe fn tile<V: Vector, E: Elem, const M: usize, const N: usize>(
-    product: &Product<'_, E>,
+    product: &RowMajor<'_, E>,
     m: usize,
     n: usize,
     end: usize,

@@ -126,7 +126,7 @@ pub(crate) unsafe fn swiglu<V: Vector>(gate_up: &[f32], y: &mut [f32], width: us
 /// # Safety
 /// The machine has V's instruction set.
 #[inline(always)]
-unsafe fn silu<V: Vector>(x: V) -> V {
+pub(super) unsafe fn silu<V: Vector>(x: V) -> V {
     // SAFETY: the instruction set is the caller's promise.
     unsafe { x.div(exp(V::splat(0.0).sub(x)).add(V::splat(1.0))) }
 }

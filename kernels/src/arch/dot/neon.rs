@@ -1,0 +1,103 @@
+//! NEON without the dot-product extensions.
+
+use std::arch::aarch64::*;
+
+use crate::arch::dot::products;
+use crate::arch::neon::F32x4;
+use crate::dot::Dot;
+
+pub(crate) struct Neon;
+
+// Twelve exact sums, twelve scaled ones, two of w and one of x fit the thirty-two registers.
+products!(
+    PRODUCTS,
+    #[target_feature(enable = "neon")]
+    Neon,
+    6
+);
+
+// In each method the caller vouches for NEON, and for the memory behind a pointer.
+impl Dot for Neon {
+    type Float = F32x4;
+    type Int = int32x4_t;
+
+    const BIASED: bool = false;
+
+    #[inline(always)]
+    unsafe fn splat(x: i32) -> int32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vdupq_n_s32(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(p: *const u8) -> int32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vreinterpretq_s32_u8(vld1q_u8(p)) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_four(p: *const u8) -> int32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vdupq_n_s32(p.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u8) -> F32x4 {
+        // SAFETY: the trait's contract.
+        let numbers = unsafe { p.cast::<[[u8; 2]; 4]>().read() };
+        let numbers = numbers.map(|bytes| half::f16::from_le_bytes(bytes).to_f32());
+        // SAFETY: the array is four long.
+        F32x4(unsafe { vld1q_f32(numbers.as_ptr()) })
+    }
+
+    #[inline(always)]
+    unsafe fn to_float(x: int32x4_t) -> F32x4 {
+        // SAFETY: the trait's contract.
+        F32x4(unsafe { vcvtq_f32_s32(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn low_bits(w: int32x4_t) -> int32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vandq_s32(w, vdupq_n_s32(0x0f0f_0f0f)) }
+    }
+
+    #[inline(always)]
+    unsafe fn high_bits(w: int32x4_t) -> int32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vreinterpretq_s32_u8(vshrq_n_u8::<4>(vreinterpretq_u8_s32(w))) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_q4(sum: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
+        // SAFETY: the trait's contract. Two products of at most 15 · 127 fit sixteen bits, and so
+        // do two of 127 · 127.
+        unsafe {
+            let (w, x) = (vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x));
+            let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
+            let high = vmull_s8(vget_high_s8(w), vget_high_s8(x));
+            vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_q8(sum: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { Self::dot_q4(sum, veorq_s32(w, vdupq_n_s32(0x8080_8080_u32 as i32)), x) }
+    }
+
+    #[inline(always)]
+    unsafe fn low_half(w: int32x4_t) -> F32x4 {
+        // SAFETY: the trait's contract.
+        F32x4(unsafe { vreinterpretq_f32_s32(vshlq_n_s32::<16>(w)) })
+    }
+
+    #[inline(always)]
+    unsafe fn high_half(w: int32x4_t) -> F32x4 {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let upper = vdupq_n_s32(0xffff_0000_u32 as i32);
+            F32x4(vreinterpretq_f32_s32(vandq_s32(w, upper)))
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! The product of prepared activations and packed weights.
+//!
+//! A tile is some rows of x times two registers of outputs: those at the same place in the two
+//! halves of a strip. Each output is one chain of additions over the columns from first to last,
+//! so its bits do not know the tile, and one pass over the strip's bytes serves all rows of x.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use crate::dot::{Dot, DotBf16};
+use crate::inputs::InputView;
+use crate::out::Out;
+use crate::packed::{SCALES_BYTES, STRIP, UNIT_BYTES};
+use crate::vector::Vector;
+
+use super::even_tile;
+use super::rows::silu;
+
+/// Outputs in half a strip.
+const HALF: usize = STRIP / 2;
+
+/// What becomes of an output.
+#[derive(Clone, Copy)]
+pub(crate) enum Epilogue {
+    /// `y = value`
+    Replace,
+    /// `y += value`
+    Add,
+    /// `y = silu(gate) * up`: the halves of a strip.
+    SwiGlu,
+}
+
+/// Operands as in [`crate::Cpu::product`].
+pub(crate) struct Product<'a> {
+    pub(crate) x: InputView,
+    /// Rows of x.
+    pub(crate) rows: usize,
+    /// `[strips, strip_bytes]`
+    pub(crate) w: &'a [u8],
+    pub(crate) strip_bytes: usize,
+    /// Columns of x and w, the padding included.
+    pub(crate) cols: usize,
+    /// By row of w.
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) epilogue: Epilogue,
+    pub(crate) y: Out<'a>,
+    /// Columns of y.
+    pub(crate) width: usize,
+}
+
+/// How a tile is multiplied, by the packing of w and the form of x.
+pub(crate) trait Multiply {
+    type Float: Vector;
+
+    /// Rows `row..row + M` of x times the outputs whose lanes begin `lane` into each half.
+    ///
+    /// # Safety
+    /// The machine has the instruction set, and the product's operands have these rows and this
+    /// strip.
+    unsafe fn tile<const M: usize>(
+        p: &Product<'_>,
+        strip: *const u8,
+        lane: usize,
+        row: usize,
+    ) -> [[Self::Float; 2]; M];
+}
+
+/// Computes the outputs of some strips for all rows of x. M is the most rows in a tile.
+///
+/// # Safety
+/// The machine has T's instruction set, the shapes agree, the strips lie within w, and nobody
+/// else touches their outputs meanwhile.
+#[inline(always)]
+pub(crate) unsafe fn product<T: Multiply, const M: usize>(p: &Product<'_>, strips: Range<usize>) {
+    for strip in strips {
+        let bytes = p.w[strip * p.strip_bytes..][..p.strip_bytes].as_ptr();
+        for lane in (0..HALF).step_by(T::Float::LANES) {
+            let mut row = 0;
+            while row < p.rows {
+                let tile = even_tile(p.rows - row, M);
+                // SAFETY: the rows are rows of x; the rest is the caller's promise.
+                unsafe {
+                    match tile {
+                        1 => step::<T, 1>(p, strip, bytes, lane, row),
+                        2 => step::<T, 2>(p, strip, bytes, lane, row),
+                        3 => step::<T, 3>(p, strip, bytes, lane, row),
+                        4 => step::<T, 4>(p, strip, bytes, lane, row),
+                        5 => step::<T, 5>(p, strip, bytes, lane, row),
+                        _ => step::<T, M>(p, strip, bytes, lane, row),
+                    }
+                }
+                row += tile;
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As for [`product`]; rows `row..row + M` are rows of x.
+#[inline(always)]
+unsafe fn step<T: Multiply, const M: usize>(
+    p: &Product<'_>,
+    strip: usize,
+    bytes: *const u8,
+    lane: usize,
+    row: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sums = T::tile::<M>(p, bytes, lane, row);
+        for (m, [low, high]) in sums.into_iter().enumerate() {
+            finish(p, strip, lane, row + m, low, high);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`product`]; `row` is a row of x.
+#[inline(always)]
+unsafe fn finish<V: Vector>(
+    p: &Product<'_>,
+    strip: usize,
+    lane: usize,
+    row: usize,
+    low: V,
+    high: V,
+) {
+    let first = strip * STRIP + lane;
+    // SAFETY: the caller's promise; outputs beyond the width are left out.
+    unsafe {
+        let (low, high) = (biased(p, first, low), biased(p, first + HALF, high));
+        match p.epilogue {
+            Epilogue::SwiGlu => write(p, row, strip * HALF + lane, silu(low).mul(high), false),
+            Epilogue::Replace => {
+                write(p, row, first, low, false);
+                write(p, row, first + HALF, high, false);
+            }
+            Epilogue::Add => {
+                write(p, row, first, low, true);
+                write(p, row, first + HALF, high, true);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The machine has V's instruction set.
+#[inline(always)]
+unsafe fn biased<V: Vector>(p: &Product<'_>, first: usize, value: V) -> V {
+    let Some(bias) = p.bias else { return value };
+    let n = bias.len().saturating_sub(first).min(V::LANES);
+    // SAFETY: `n` numbers lie there.
+    unsafe {
+        match n {
+            0 => value,
+            n if n == V::LANES => value.add(V::load(bias.as_ptr().add(first))),
+            n => value.add(V::load_first(bias.as_ptr().add(first), n)),
+        }
+    }
+}
+
+/// # Safety
+/// The machine has V's instruction set, and these columns of y are the caller's alone.
+#[inline(always)]
+unsafe fn write<V: Vector>(p: &Product<'_>, row: usize, first: usize, value: V, add: bool) {
+    let n = p.width.saturating_sub(first).min(V::LANES);
+    if n == 0 {
+        return;
+    }
+    let start = row * p.width + first;
+    // SAFETY: the slice is `n` long and the caller's alone.
+    unsafe {
+        let y = p.y.slice(start..start + n).as_mut_ptr();
+        if n == V::LANES {
+            if add { V::load(y).add(value) } else { value }.store(y);
+        } else {
+            if add { V::load_first(y, n).add(value) } else { value }.store_first(y, n);
+        }
+    }
+}
+
+/// f32 weights times f32.
+pub(crate) struct F32<D>(PhantomData<D>);
+
+impl<D: Dot> Multiply for F32<D> {
+    type Float = D::Float;
+
+    #[inline(always)]
+    unsafe fn tile<const M: usize>(
+        p: &Product<'_>,
+        strip: *const u8,
+        lane: usize,
+        row: usize,
+    ) -> [[D::Float; 2]; M] {
+        // SAFETY: a unit of w and a number of each row of x for each column.
+        unsafe {
+            let x: [_; M] = std::array::from_fn(|m| p.x.f32(row + m));
+            let mut sums = [[D::Float::splat(0.0); 2]; M];
+            for k in 0..p.cols {
+                let unit = strip.add(k * UNIT_BYTES + 4 * lane);
+                let (low, high) =
+                    (D::Float::load(unit.cast()), D::Float::load(unit.add(UNIT_BYTES / 2).cast()));
+                for (sums, x) in sums.iter_mut().zip(x) {
+                    let x = D::Float::splat(*x.add(k));
+                    *sums = [x.mul_add(low, sums[0]), x.mul_add(high, sums[1])];
+                }
+            }
+            sums
+        }
+    }
+}
+
+/// bf16 weights times f32.
+pub(crate) struct Bf16<D>(PhantomData<D>);
+
+impl<D: Dot> Multiply for Bf16<D> {
+    type Float = D::Float;
+
+    #[inline(always)]
+    unsafe fn tile<const M: usize>(
+        p: &Product<'_>,
+        strip: *const u8,
+        lane: usize,
+        row: usize,
+    ) -> [[D::Float; 2]; M] {
+        // SAFETY: a unit of w and two numbers of each row of x for each pair of columns.
+        unsafe {
+            let x: [_; M] = std::array::from_fn(|m| p.x.f32(row + m));
+            let mut sums = [[D::Float::splat(0.0); 2]; M];
+            for pair in 0..p.cols / 2 {
+                let unit = strip.add(pair * UNIT_BYTES + 4 * lane);
+                let (low, high) = (D::load(unit), D::load(unit.add(UNIT_BYTES / 2)));
+                let first = [D::low_half(low), D::low_half(high)];
+                let second = [D::high_half(low), D::high_half(high)];
+                for (sums, x) in sums.iter_mut().zip(x) {
+                    let (a, b) =
+                        (D::Float::splat(*x.add(2 * pair)), D::Float::splat(*x.add(2 * pair + 1)));
+                    for half in 0..2 {
+                        sums[half] = b.mul_add(second[half], a.mul_add(first[half], sums[half]));
+                    }
+                }
+            }
+            sums
+        }
+    }
+}
+
+/// bf16 weights times bf16.
+pub(crate) struct Bf16Rounded<D>(PhantomData<D>);
+
+impl<D: DotBf16> Multiply for Bf16Rounded<D> {
+    type Float = D::Float;
+
+    #[inline(always)]
+    unsafe fn tile<const M: usize>(
+        p: &Product<'_>,
+        strip: *const u8,
+        lane: usize,
+        row: usize,
+    ) -> [[D::Float; 2]; M] {
+        // SAFETY: a unit of w and two numbers of each row of x for each pair of columns.
+        unsafe {
+            let x: [_; M] = std::array::from_fn(|m| p.x.bf16(row + m));
+            let mut sums = [[D::Float::splat(0.0); 2]; M];
+            for pair in 0..p.cols / 2 {
+                let unit = strip.add(pair * UNIT_BYTES + 4 * lane);
+                let (low, high) = (D::load(unit), D::load(unit.add(UNIT_BYTES / 2)));
+                for (sums, x) in sums.iter_mut().zip(x) {
+                    let x = D::splat_four(x.add(4 * pair));
+                    *sums = [D::dot_bf16(sums[0], low, x), D::dot_bf16(sums[1], high, x)];
+                }
+            }
+            sums
+        }
+    }
+}
+
+/// q8 weights in groups of COLS columns.
+pub(crate) struct Q8<D, const COLS: usize>(PhantomData<D>);
+
+impl<D: Dot, const COLS: usize> Multiply for Q8<D, COLS> {
+    type Float = D::Float;
+
+    #[inline(always)]
+    unsafe fn tile<const M: usize>(
+        p: &Product<'_>,
+        strip: *const u8,
+        lane: usize,
+        row: usize,
+    ) -> [[D::Float; 2]; M] {
+        // SAFETY: COLS / 4 units of w and COLS numbers of each row of x follow in each group.
+        unsafe {
+            quantised::<D, COLS, 4, M>(p, strip, lane, row, D::BIASED, |units, x, sums| {
+                for unit in 0..COLS / 4 {
+                    let w = units.add(unit * UNIT_BYTES);
+                    let (low, high) = (D::load(w), D::load(w.add(UNIT_BYTES / 2)));
+                    for (sums, x) in sums.iter_mut().zip(x) {
+                        let x = D::splat_four(x.add(4 * unit));
+                        *sums = [D::dot_q8(sums[0], low, x), D::dot_q8(sums[1], high, x)];
+                    }
+                }
+            })
+        }
+    }
+}
+
+/// q4 weights in groups of COLS columns.
+pub(crate) struct Q4<D, const COLS: usize>(PhantomData<D>);
+
+impl<D: Dot, const COLS: usize> Multiply for Q4<D, COLS> {
+    type Float = D::Float;
+
+    #[inline(always)]
+    unsafe fn tile<const M: usize>(
+        p: &Product<'_>,
+        strip: *const u8,
+        lane: usize,
+        row: usize,
+    ) -> [[D::Float; 2]; M] {
+        // SAFETY: COLS / 8 units of w and COLS numbers of each row of x follow in each group.
+        unsafe {
+            quantised::<D, COLS, 8, M>(p, strip, lane, row, true, |units, x, sums| {
+                for unit in 0..COLS / 8 {
+                    let w = units.add(unit * UNIT_BYTES);
+                    let (low, high) = (D::load(w), D::load(w.add(UNIT_BYTES / 2)));
+                    let first = [D::low_bits(low), D::low_bits(high)];
+                    let second = [D::high_bits(low), D::high_bits(high)];
+                    for (sums, x) in sums.iter_mut().zip(x) {
+                        let (a, b) =
+                            (D::splat_four(x.add(8 * unit)), D::splat_four(x.add(8 * unit + 4)));
+                        for half in 0..2 {
+                            let sum = D::dot_q4(sums[half], first[half], a);
+                            sums[half] = D::dot_q4(sum, second[half], b);
+                        }
+                    }
+                }
+            })
+        }
+    }
+}
+
+/// Walks over groups of COLS columns, UNIT to a unit: `add` adds a group's products to exact
+/// sums, which then are scaled and added up, group after group. `biased`: the sums begin at what
+/// the stored weights are too much.
+///
+/// # Safety
+/// As for [`Multiply::tile`].
+#[inline(always)]
+unsafe fn quantised<D: Dot, const COLS: usize, const UNIT: usize, const M: usize>(
+    p: &Product<'_>,
+    strip: *const u8,
+    lane: usize,
+    row: usize,
+    biased: bool,
+    add: impl Fn(*const u8, [*const u8; M], &mut [[D::Int; 2]; M]),
+) -> [[D::Float; 2]; M] {
+    // SAFETY: the caller's promise: for each group there are scales and units in w, and numbers,
+    // a scale and a zero in x.
+    unsafe {
+        let x: [_; M] = std::array::from_fn(|m| p.x.q8(row + m));
+        let mut sums = [[D::Float::splat(0.0); 2]; M];
+        let mut bytes = strip;
+        for group in 0..p.cols / COLS {
+            let mut exact = [[D::splat(0); 2]; M];
+            if biased {
+                for (exact, (_, _, zeros)) in exact.iter_mut().zip(x) {
+                    *exact = [D::splat(*zeros.add(group)); 2];
+                }
+            }
+            let units = bytes.add(SCALES_BYTES + 4 * lane);
+            add(units, x.map(|(numbers, _, _)| numbers.add(group * COLS)), &mut exact);
+            let scales = [
+                D::load_f16(bytes.add(2 * lane)),
+                D::load_f16(bytes.add(SCALES_BYTES / 2 + 2 * lane)),
+            ];
+            for (m, (_, x_scales, _)) in x.into_iter().enumerate() {
+                let x_scale = D::Float::splat(*x_scales.add(group));
+                for half in 0..2 {
+                    let scale = scales[half].mul(x_scale);
+                    sums[m][half] = D::to_float(exact[m][half]).mul_add(scale, sums[m][half]);
+                }
+            }
+            bytes = bytes.add(SCALES_BYTES + COLS / UNIT * UNIT_BYTES);
+        }
+        sums
+    }
+}
