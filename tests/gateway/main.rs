@@ -8,6 +8,7 @@ mod aborts;
 mod api;
 mod bad_input;
 mod burst;
+mod cache;
 mod clients;
 mod cloud;
 mod independence;
