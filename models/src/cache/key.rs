@@ -35,7 +35,7 @@ impl FileIdentity {
             let mut sample = [0; SAMPLE_BYTES];
             let room = len.saturating_sub(SAMPLE_BYTES as u64);
             let within = SAMPLE_BYTES.min(usize::try_from(len).unwrap_or(SAMPLE_BYTES));
-            read_at(file, &mut sample[..within], room / (SAMPLES - 1) * i)?;
+            read_at(file, &mut sample[..within], room * i / (SAMPLES - 1))?;
             samples.extend_from_slice(&sample);
         }
         Ok(Self(format!(
