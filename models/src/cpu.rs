@@ -104,7 +104,7 @@ impl CpuDevice {
         let tile = self.logits.len() / vocab;
         for (i, samples) in step.samples.chunks(tile).enumerate() {
             let logits = &mut self.logits[..samples.len() * vocab];
-            self.decoder.logits(&self.cpu, &self.scratch, i * tile, logits);
+            self.decoder.logits(&self.cpu, &mut self.scratch, i * tile, logits);
             for (sample, logits) in samples.iter().zip(logits.chunks_exact(vocab)) {
                 let row = match sample.plan {
                     Plan::Logits => {

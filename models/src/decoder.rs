@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kernels::{AttendRow, Cpu, Query, Write};
+use kernels::{AttendRow, Cpu, Inputs, Norm, Query, Write};
 
 use crate::config::DecoderConfig;
 use crate::kv::KvMemory;
@@ -21,21 +21,19 @@ pub struct Decoder {
 pub struct Scratch {
     /// The residual stream: `[rows, hidden]`.
     x: Vec<f32>,
-    /// Input of a linear layer: `[rows, hidden]`.
-    normed: Vec<f32>,
+    /// Input of a linear layer, as its weights want it.
+    inputs: Inputs,
     /// `[rows, q_width + 2 kv_width]`
     qkv: Vec<f32>,
     /// `[rows, q_width]`
     attended: Vec<f32>,
-    /// `[rows, 2 intermediate]`
-    gate_up: Vec<f32>,
     /// `[rows, intermediate]`
     activated: Vec<f32>,
     /// What each row attends to: `[rows]`.
     attend: Vec<AttendRow>,
     /// Block and place in it where each row's K and V go: `[rows]`.
     places: Vec<(u32, usize)>,
-    /// Normed rows that the head is applied to: `[samples, hidden]`.
+    /// Rows that the head is applied to: `[samples, hidden]`.
     sampled: Vec<f32>,
 }
 
@@ -43,12 +41,12 @@ impl Scratch {
     /// For passes of up to `rows_max` rows, `samples_max` of them sampled.
     pub fn new(config: &DecoderConfig, rows_max: usize, samples_max: usize) -> Self {
         let buffer = |width: usize| vec![0.0; rows_max * width];
+        let widest = config.hidden.max(config.q_width()).max(config.intermediate);
         Self {
             x: buffer(config.hidden),
-            normed: buffer(config.hidden),
+            inputs: Inputs::new(rows_max.max(samples_max), widest),
             qkv: buffer(config.q_width() + 2 * config.kv_width()),
             attended: buffer(config.q_width()),
-            gate_up: buffer(2 * config.intermediate),
             activated: buffer(config.intermediate),
             attend: Vec::with_capacity(rows_max),
             places: Vec::with_capacity(rows_max),
@@ -68,8 +66,8 @@ impl Decoder {
         &self.config
     }
 
-    /// Runs every row of a step through all layers and leaves the sampled rows, normed, in the
-    /// scratch. The step has passed [`Step::assert_valid`].
+    /// Runs every row of a step through all layers and leaves the sampled rows in the scratch.
+    /// The step has passed [`Step::assert_valid`].
     pub fn forward(&self, cpu: &Cpu, step: &Step, kv: &mut KvMemory, scratch: &mut Scratch) {
         self.embed(step, scratch);
         place_rows(step, kv.block_tokens(), scratch);
@@ -78,24 +76,28 @@ impl Decoder {
             self.mlp(cpu, layer, step.rows(), scratch);
         }
         let hidden = self.config.hidden;
-        for (sample, normed) in step.samples.iter().zip(scratch.sampled.chunks_exact_mut(hidden)) {
-            let x = &scratch.x[sample.row as usize * hidden..][..hidden];
-            cpu.rms_norm(x, &self.weights.final_norm, self.config.rms_eps, normed);
+        for (sample, to) in step.samples.iter().zip(scratch.sampled.chunks_exact_mut(hidden)) {
+            to.copy_from_slice(&scratch.x[sample.row as usize * hidden..][..hidden]);
         }
     }
 
     /// The head, on samples `first..` of the last pass: `logits[n, vocab]`.
-    pub fn logits(&self, cpu: &Cpu, scratch: &Scratch, first: usize, logits: &mut [f32]) {
+    pub fn logits(&self, cpu: &Cpu, scratch: &mut Scratch, first: usize, logits: &mut [f32]) {
         let (hidden, samples) = (self.config.hidden, logits.len() / self.config.vocab);
         let sampled = &scratch.sampled[first * hidden..][..samples * hidden];
-        cpu.matmul(sampled, self.weights.head().matrix(), None, Write::Replace, logits);
+        let head = self.weights.head();
+        cpu.prepare(&mut scratch.inputs, sampled, Some(self.norm(&self.weights.final_norm)), head);
+        cpu.product(&scratch.inputs, head, None, Write::Replace, logits);
     }
 
     fn embed(&self, step: &Step, scratch: &mut Scratch) {
-        let embedding = self.weights.embedding.matrix();
         for (&token, x) in step.tokens.iter().zip(scratch.x.chunks_exact_mut(self.config.hidden)) {
-            kernels::gather(embedding, token as usize, x);
+            self.weights.embedding.gather(token as usize, x);
         }
+    }
+
+    fn norm<'a>(&self, weight: &'a [f32]) -> Norm<'a> {
+        Norm { weight, eps: self.config.rms_eps }
     }
 
     /// `x += o · attention(rope(qkv · norm(x)))`
@@ -112,12 +114,12 @@ impl Decoder {
         let (q_width, kv_width) = (config.q_width(), config.kv_width());
         let stride = q_width + 2 * kv_width;
         let x = &mut scratch.x[..rows * hidden];
-        let normed = &mut scratch.normed[..rows * hidden];
+        let inputs = &mut scratch.inputs;
         let qkv = &mut scratch.qkv[..rows * stride];
         let attended = &mut scratch.attended[..rows * q_width];
 
-        cpu.rms_norm(x, &layer.attention_norm, config.rms_eps, normed);
-        cpu.matmul(normed, layer.qkv.matrix(), layer.qkv.bias(), Write::Replace, qkv);
+        cpu.prepare(inputs, x, Some(self.norm(&layer.attention_norm)), &layer.qkv.packed);
+        cpu.product(inputs, &layer.qkv.packed, layer.qkv.bias(), Write::Replace, qkv);
         // K follows Q in each row, so one call turns the heads of both.
         let turned = config.heads + config.kv_heads;
         let tables = self.rope.tables();
@@ -129,21 +131,22 @@ impl Decoder {
         let scale = 1.0 / (config.head_dim as f32).sqrt();
         let query = Query { q: qkv, stride, heads: config.heads, scale };
         cpu.attention(query, kv.layer(i), &step.blocks, &scratch.attend, attended);
-        cpu.matmul(attended, layer.o.matrix(), layer.o.bias(), Write::Add, x);
+        cpu.prepare(inputs, attended, None, &layer.o.packed);
+        cpu.product(inputs, &layer.o.packed, layer.o.bias(), Write::Add, x);
     }
 
     /// `x += down · (silu(gate · norm(x)) * (up · norm(x)))`
     fn mlp(&self, cpu: &Cpu, layer: &LayerWeights, rows: usize, scratch: &mut Scratch) {
         let (hidden, inter) = (self.config.hidden, self.config.intermediate);
         let x = &mut scratch.x[..rows * hidden];
-        let normed = &mut scratch.normed[..rows * hidden];
-        let gate_up = &mut scratch.gate_up[..rows * 2 * inter];
+        let inputs = &mut scratch.inputs;
         let activated = &mut scratch.activated[..rows * inter];
+        let LayerWeights { gate_up, down, .. } = layer;
 
-        cpu.rms_norm(x, &layer.mlp_norm, self.config.rms_eps, normed);
-        cpu.matmul(normed, layer.gate_up.matrix(), layer.gate_up.bias(), Write::Replace, gate_up);
-        cpu.swiglu(gate_up, activated, inter);
-        cpu.matmul(activated, layer.down.matrix(), layer.down.bias(), Write::Add, x);
+        cpu.prepare(inputs, x, Some(self.norm(&layer.mlp_norm)), &gate_up.packed);
+        cpu.product_swiglu(inputs, &gate_up.packed, gate_up.bias(), activated, inter);
+        cpu.prepare(inputs, activated, None, &down.packed);
+        cpu.product(inputs, &down.packed, down.bias(), Write::Add, x);
     }
 }
 

@@ -1,12 +1,13 @@
 //! Models: a decoder-only transformer configured by data, its KV cache, weights, tokenizer, FIM
 //! and sampler. Knows no HTTP, no async runtime, no cloud.
 //!
-//! Read in this order: [`model`] loads a folder or the embedded model, by way of [`config`] and
-//! [`weights`]; [`step`] is the device seam, plain data in and out; [`cpu`] implements it with
+//! Read in this order: [`model`] loads a folder or the embedded model, by way of [`config`],
+//! [`weights`] and [`cache`]; [`step`] is the device seam, plain data in and out; [`cpu`] implements it with
 //! [`decoder`], the one transformer, over the blocks of [`kv`].
 
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod chat;
 pub mod config;
 pub mod cpu;
@@ -27,11 +28,16 @@ pub mod weights;
 /// Weight format, as asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Quant {
-    /// An f32 checkpoint under 100 million parameters stays f32, everything else is bf16.
+    /// q8 from 100 million parameters on. Below, an f32 checkpoint stays f32 and everything else
+    /// is bf16.
     #[default]
     Auto,
     F32,
     Bf16,
+    /// 8 bits and a scale for each group.
+    Q8,
+    /// 4 bits and a scale for each group; 8 bits in the head and the embedding.
+    Q4,
 }
 
 /// KV cache format, as asked for.

@@ -7,17 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::DType;
+use kernels::Packing;
 
+use crate::cache::{Cache, Key, Unwritten};
 use crate::config::DecoderConfig;
 use crate::error::LoadError;
 use crate::numbers::Format;
-use crate::weights::{Safetensors, TensorName, WeightSource, Weights};
+use crate::weights::{
+    LARGE_PARAMETERS, Safetensors, TensorName, WeightFormat, WeightSource, Weights,
+};
 use crate::{KvFormat, Quant};
 
 /// Far above any real config.json.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
-/// Up to here an f32 checkpoint keeps its format: the bytes saved would not be noticed.
-const F32_PARAMETERS_MAX: u64 = 100_000_000;
 
 /// The embedded model: file name and bytes.
 const BUILTIN: [(&str, &[u8]); 3] = [
@@ -98,24 +100,67 @@ pub struct LoadedModel {
     pub kv_format: Format,
 }
 
+/// A model and how it came into memory.
+pub struct Loaded {
+    pub model: LoadedModel,
+    /// Whether its matrices were there packed.
+    pub from_cache: bool,
+    /// What the cache does not have and should.
+    pub unwritten: Option<Unwritten>,
+}
+
 /// Reads a model into memory.
 pub fn load(source: &ModelSource, quant: Quant, kv: KvFormat) -> Result<LoadedModel, LoadError> {
+    Ok(load_cached(source, quant, kv, None)?.model)
+}
+
+/// Reads a model into memory, from the cache if it is there. Small models are packed sooner than
+/// they are looked for.
+pub fn load_cached(
+    source: &ModelSource,
+    quant: Quant,
+    kv: KvFormat,
+    cache: Option<&Cache>,
+) -> Result<Loaded, LoadError> {
     let config = source.config()?;
+    let cache = cache.filter(|_| config.parameters() >= LARGE_PARAMETERS);
+    load_config(config, source, (quant, kv), cache)
+}
+
+/// As [`load_cached`], whatever the model's size.
+pub(crate) fn load_config(
+    config: DecoderConfig,
+    source: &ModelSource,
+    (quant, kv): (Quant, KvFormat),
+    cache: Option<&Cache>,
+) -> Result<Loaded, LoadError> {
     let tensors = source.weights()?;
     let format = weight_format(quant, &config, &tensors)?;
-    let weights = Arc::new(Weights::load(&config, &tensors, format)?);
-    Ok(LoadedModel { config, weights, kv_format: kv_format(kv, format) })
+    let cache = cache.and_then(|cache| {
+        let files = tensors.identity()?;
+        Some((cache.clone(), Key::new(&files, &config, format)))
+    });
+    let reader = cache.as_ref().and_then(|(cache, key)| cache.open(key));
+    let (weights, from_cache) = Weights::load(&config, &tensors, format, reader)?;
+    let weights = Arc::new(weights);
+    let unwritten = cache.filter(|_| !from_cache).map(|(cache, key)| {
+        let weights = weights.clone();
+        Unwritten { cache, key, weights }
+    });
+    let model = LoadedModel { config, weights, kv_format: kv_format(kv, format) };
+    Ok(Loaded { model, from_cache, unwritten })
 }
 
 impl LoadedModel {
     /// A model of a given shape that knows nothing, for benches.
     pub fn random(config: DecoderConfig, quant: Quant, kv: KvFormat, seed: u64) -> Self {
-        let format = if quant == Quant::F32 { Format::F32 } else { Format::Bf16 };
+        // As the well-known models are stored.
+        let format = WeightFormat::choose(quant, config.parameters(), DType::BF16);
         let weights = Arc::new(Weights::random(&config, format, seed));
         Self { config, weights, kv_format: kv_format(kv, format) }
     }
 
-    pub fn weight_format(&self) -> Format {
+    pub fn weight_format(&self) -> WeightFormat {
         self.weights.format()
     }
 
@@ -129,23 +174,17 @@ pub(crate) fn weight_format(
     quant: Quant,
     config: &DecoderConfig,
     source: &dyn WeightSource,
-) -> Result<Format, LoadError> {
+) -> Result<WeightFormat, LoadError> {
     // Asked for in every case, so that a checkpoint of another type is refused before it is read.
     let stored = source.dtype(TensorName::Embedding)?;
-    let small = config.parameters() < F32_PARAMETERS_MAX;
-    Ok(match quant {
-        Quant::F32 => Format::F32,
-        Quant::Bf16 => Format::Bf16,
-        Quant::Auto if stored == DType::F32 && small => Format::F32,
-        Quant::Auto => Format::Bf16,
-    })
+    Ok(WeightFormat::choose(quant, config.parameters(), stored))
 }
 
-fn kv_format(kv: KvFormat, weights: Format) -> Format {
+fn kv_format(kv: KvFormat, weights: WeightFormat) -> Format {
     match kv {
-        KvFormat::Auto => weights,
+        KvFormat::Auto if weights.body == Packing::F32 => Format::F32,
+        KvFormat::Auto | KvFormat::Bf16 => Format::Bf16,
         KvFormat::F32 => Format::F32,
-        KvFormat::Bf16 => Format::Bf16,
     }
 }
 

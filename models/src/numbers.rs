@@ -1,4 +1,4 @@
-//! Owned f32 or bf16 numbers: weights and KV caches.
+//! Owned f32 or bf16 numbers: KV caches.
 
 use std::ops::Range;
 
@@ -39,14 +39,6 @@ pub enum Numbers {
 }
 
 impl Numbers {
-    /// Room for `len` numbers, none of them there yet.
-    pub fn with_capacity(format: Format, len: usize) -> Self {
-        match format {
-            Format::F32 => Numbers::F32(Vec::with_capacity(len)),
-            Format::Bf16 => Numbers::Bf16(Vec::with_capacity(len)),
-        }
-    }
-
     pub fn zeros(format: Format, len: usize) -> Self {
         match format {
             Format::F32 => Numbers::F32(vec![0.0; len]),

@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
+use models::cache::Unwritten;
 use models::cpu::{CpuDevice, CpuOptions};
 use models::error::LoadError;
 use models::kv::BLOCK_TOKENS;
 use models::language::Language;
-use models::model::{self, LoadedModel};
+use models::model::{self, Loaded, LoadedModel};
 use models::numbers::Format;
+use models::weights::WeightFormat;
 
 use crate::config::ModelConfig;
 use crate::engine::{
@@ -30,6 +33,7 @@ pub struct Local {
     parts: EngineParts,
     options: EngineOptions,
     facts: Facts,
+    unwritten: Option<Unwritten>,
 }
 
 /// What was loaded, for the operator.
@@ -37,7 +41,7 @@ pub struct Local {
 pub struct Facts {
     pub model: Arc<str>,
     pub parameters: u64,
-    pub weight_format: Format,
+    pub weight_format: WeightFormat,
     pub weight_bytes: usize,
     pub kv_format: Format,
     pub isa: kernels::Isa,
@@ -68,7 +72,10 @@ impl Local {
     pub fn load(config: &ModelConfig) -> Result<Self, LocalError> {
         let source = config.path.source();
         let language = Language::load(&source, config.fim_order)?;
-        let loaded = model::load(&source, config.quant, config.kv)?;
+        let began = Instant::now();
+        let Loaded { model: loaded, from_cache, unwritten } =
+            model::load_cached(&source, config.quant, config.kv, config.cache.as_ref())?;
+        tracing::info!(from_cache, seconds = began.elapsed().as_secs_f64(), "weights are loaded");
         let mut notes = language.notes;
         let plan = plan(config, &loaded, &mut notes)?;
         let device = CpuDevice::new(&loaded, &device_options(config, &plan))?;
@@ -102,16 +109,35 @@ impl Local {
             step_ms_max: config.step_ms_max,
             speculate: config.speculate,
         };
-        Ok(Self { parts, options, facts })
+        Ok(Self { parts, options, facts, unwritten })
     }
 
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
 
+    /// What should be written to the cache once nobody waits for an answer, with
+    /// [`write_cache`]. The second call has nothing.
+    pub fn take_unwritten(&mut self) -> Option<Unwritten> {
+        self.unwritten.take()
+    }
+
     /// Starts the engine's thread.
     pub fn start(self, telemetry: Arc<Telemetry>) -> EngineHandle {
         engine::start(self.parts, self.options, telemetry)
+    }
+}
+
+/// Writes packed weights to the cache; that it fails costs the next start some seconds and is
+/// only logged. Blocks for as long as it takes.
+pub fn write_cache(unwritten: &Unwritten) {
+    let began = Instant::now();
+    match unwritten.write() {
+        Ok(()) => {
+            let seconds = began.elapsed().as_secs_f64();
+            tracing::info!(seconds, "the packed weights are in the cache");
+        }
+        Err(error) => tracing::warn!(%error, "the packed weights are not in the cache"),
     }
 }
 

@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use models::cache::Unwritten;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::local::STEP_ROWS_MAX;
-pub use self::local::{Facts, Local, LocalError};
+pub use self::local::{Facts, Local, LocalError, write_cache};
 use crate::api::{self, Api, Limits, ModelCard, Placed, Service, Shed};
 use crate::cloud::{self, EgressError, Provider};
 use crate::completion::CompletionRequest;
@@ -56,12 +57,16 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     let clouds = cloud::providers(&config.clouds)?;
     let model = config.model.clone();
     let loading = tokio::task::spawn_blocking(move || Local::load(&model));
-    let local =
+    let mut local =
         loading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
     let telemetry = Telemetry::new();
     let facts = local.facts().clone();
+    let unwritten = local.take_unwritten();
     let engine = local.start(telemetry.clone());
+    if let Some(unwritten) = unwritten {
+        tokio::spawn(keep(unwritten, engine.clone()));
+    }
     let clouds = clouds.into_iter().map(|provider| (provider.name().clone(), provider)).collect();
     let rooms = Rooms {
         card: card(&facts),
@@ -72,6 +77,13 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     let going_down = CancellationToken::new();
     let server = tokio::spawn(api::serve(listeners, api, going_down.clone().cancelled_owned()));
     Ok(App { addresses, facts, engine, telemetry, going_down, server })
+}
+
+/// Writes packed weights to the cache, but not while the engine measures how fast it is.
+async fn keep(unwritten: Unwritten, engine: EngineHandle) {
+    if engine.started().await.is_ok() {
+        tokio::task::spawn_blocking(move || write_cache(&unwritten));
+    }
 }
 
 impl App {

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 
 use super::cursor::Cursor;
 use super::{Failure, block_on, complain, say};
-use crate::app::Local;
+use crate::app::{Local, write_cache};
 use crate::cloud;
 use crate::completion::{
     Backend, CompletionRequest, CompletionStream, Event, FimInput, Input, SamplingParams,
@@ -41,16 +41,22 @@ pub(super) fn run(args: CompleteArgs, config: &Config) -> Result<(), Failure> {
             block_on(async { print(provider.complete(Arc::new(request)).await?).await })?
         }
         None => {
-            let local = Local::load(&config.model)?;
+            let mut local = Local::load(&config.model)?;
             if local.facts().fim.is_none() && drop_suffix(&mut request) {
                 complain(
                     "this model cannot fill in the middle: the text after the cursor is ignored",
                 );
             }
-            block_on(async {
+            let unwritten = local.take_unwritten();
+            let printed = block_on(async {
                 let engine = local.start(Telemetry::new());
                 print(engine.complete(Arc::new(request)).await?).await
-            })?
+            })?;
+            // Whoever asked has the answer, and the next one will have it sooner.
+            if let Some(unwritten) = unwritten {
+                write_cache(&unwritten);
+            }
+            printed
         }
     }
 }

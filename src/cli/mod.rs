@@ -1,6 +1,7 @@
 //! The commands. Each returns what to tell the user; only `main` ends the process.
 
 mod bench;
+mod cache;
 mod complete;
 mod cursor;
 mod serve;
@@ -35,6 +36,9 @@ enum Command {
     /// Measure
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// The packed weights on disk
+    #[command(subcommand)]
+    Cache(cache::Command),
 }
 
 /// Flags of every command; they win over the file.
@@ -46,7 +50,7 @@ struct Options {
     /// `builtin`, or a folder with config.json, safetensors and tokenizer.json
     #[arg(long, global = true, value_name = "DIR")]
     model: Option<String>,
-    /// Weight format: auto, f32, bf16
+    /// Weight format: auto, f32, bf16, q8, q4
     #[arg(long, global = true, value_name = "FORMAT")]
     quant: Option<String>,
     /// KV cache format: auto, f32, bf16
@@ -118,6 +122,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Complete(complete) => complete::run(complete, &config),
         Command::Check => say("the configuration is valid\n").map_err(Into::into),
         Command::Bench(bench) => bench::run(&bench, &config),
+        Command::Cache(cache) => cache::run(cache, config.model.cache.as_ref()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -101,14 +101,18 @@ fn reachable(address: &SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use kernels::{Group, Packing};
+    use models::weights::WeightFormat;
+
     use super::*;
     use crate::config::{Config, Overrides};
 
     fn facts(fim: Option<&str>) -> Facts {
+        let group = Group::G32;
         Facts {
             model: "tiny".into(),
             parameters: 6_500_000,
-            weight_format: models::numbers::Format::Bf16,
+            weight_format: WeightFormat { body: Packing::Q4(group), head: Packing::Q8(group) },
             weight_bytes: 13 << 20,
             kv_format: models::numbers::Format::Bf16,
             isa: kernels::Isa::Scalar,
@@ -128,7 +132,7 @@ mod tests {
         let address: SocketAddr = "0.0.0.0:8012".parse().unwrap();
         let text = banner(&facts(Some("qwen SPM")), &[address], &[]);
         let expected = [
-            "model    tiny, 6.5 million parameters, weights bf16 (13 MiB)",
+            "model    tiny, 6.5 million parameters, weights q4, head q8 (13 MiB)",
             "device   cpu scalar, 2 threads",
             "room     context 1024 tokens, 8 slots, KV bf16 (24 MiB)",
             "can      fill in the middle: qwen SPM; chat: no template",

@@ -32,6 +32,7 @@ mod defaults {
     pub(super) const SLOTS: i64 = 8;
     pub(super) const QUEUE_MAX: i64 = 256;
     pub(super) const STEP_MS_MAX: u32 = 50;
+    pub(super) const CACHE_MAX_MB: i64 = 8192;
     pub(super) const TTFT_OBJECTIVE_MS: i64 = 300;
     pub(super) const ENTER: f64 = 1.0;
     pub(super) const LEAVE: f64 = 0.6;
@@ -127,6 +128,8 @@ pub struct ModelConfig {
     pub step_ms_max: u32,
     pub fim_order: FimOrder,
     pub speculate: Speculate,
+    /// Where packed weights are kept; None: nowhere.
+    pub cache: Option<Cache>,
 }
 
 /// When tokens are drafted and several verified in a step. Answers are the same.
@@ -155,6 +158,7 @@ impl ModelPath {
     }
 }
 
+pub use models::cache::Cache;
 pub use models::{FimOrder, KvFormat, Quant};
 
 #[derive(Clone, Debug)]

@@ -54,6 +54,8 @@ pub struct RawModel {
     pub step_ms_max: Option<i64>,
     pub fim_order: Option<String>,
     pub speculate: Option<String>,
+    pub cache_dir: Option<String>,
+    pub cache_max_mb: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -160,6 +162,8 @@ impl RawModel {
         self.step_ms_max = section.take("step_ms_max");
         self.fim_order = section.take("fim_order");
         self.speculate = section.take("speculate");
+        self.cache_dir = section.take("cache_dir");
+        self.cache_max_mb = section.take("cache_max_mb");
     }
 }
 

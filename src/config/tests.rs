@@ -242,3 +242,26 @@ fn template_fim_finds_its_family() {
     let said = complaints(&format!("{unknown}fim = \"template\""));
     assert!(said[0].starts_with("[[cloud]] burst: fim_family: is required"), "{said:?}");
 }
+
+#[test]
+fn the_cache_is_where_the_user_keeps_caches_or_nowhere() {
+    let folder = |text: &str, variables: &[(&str, &str)]| {
+        let env = |name: &str| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| (*value).to_owned()).ok_or(VarError::NotPresent)
+        };
+        let (config, _) = Config::from_text(text, Overrides::default(), &env).unwrap();
+        config.model.cache.map(|cache| (cache.folder.display().to_string(), cache.bytes_max))
+    };
+    let default = |folder: &str| Some((folder.to_owned(), 8192 << 20));
+    let home = ("HOME", "/home/ada");
+    assert_eq!(folder("", &[home]), default("/home/ada/.cache/weir"));
+    assert_eq!(folder("", &[home, ("XDG_CACHE_HOME", "/cache")]), default("/cache/weir"));
+    assert_eq!(folder("", &[home, ("XDG_CACHE_HOME", "cache")]), default("/home/ada/.cache/weir"));
+    assert_eq!(folder("", &[]), None);
+    assert_eq!(folder("model.cache_max_mb = 0", &[home]), None);
+    let both = "[model]\ncache_dir = \"here\"\ncache_max_mb = 3";
+    assert_eq!(folder(both, &[home]), Some(("here".to_owned(), 3 << 20)));
+    assert!(complaints("model.cache_dir = \"\"")[0].starts_with("[model] cache_dir: must be"));
+    assert!(complaints("model.cache_max_mb = -1")[0].contains("0 to 16777216"));
+}

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use models::fim::Family;
 
 use super::raw::cloud_prefix;
 use super::{
-    CloudConfig, CloudFim, Complaint, Config, FimOrder, KvFormat, Lookup, ModelConfig, ModelPath,
-    OverflowConfig, Quant, RawCloud, RawConfig, RawModel, RawOverflow, RawServe, Secret,
+    Cache, CloudConfig, CloudFim, Complaint, Config, FimOrder, KvFormat, Lookup, ModelConfig,
+    ModelPath, OverflowConfig, Quant, RawCloud, RawConfig, RawModel, RawOverflow, RawServe, Secret,
     ServeConfig, Speculate, defaults,
 };
 
@@ -264,7 +264,33 @@ impl Checker<'_> {
                 Speculate::Auto,
                 &SPECULATE,
             ),
+            cache: self.cache(raw),
         }
+    }
+
+    /// None: it was not wanted, or there is no home for it.
+    fn cache(&mut self, raw: &RawModel) -> Option<Cache> {
+        let max = defaults::CACHE_MAX_MB;
+        let mb = self.within("cache_max_mb", raw.cache_max_mb, max, 0..=TOKENS_MAX);
+        let folder = match raw.cache_dir.as_deref() {
+            Some("") => {
+                self.complain("cache_dir", "must be a path; cache_max_mb = 0 turns the cache off");
+                None
+            }
+            Some(path) => Some(path.into()),
+            None => self.cache_home().map(|home| home.join("weir")),
+        };
+        let bytes_max = mb.unsigned_abs() << 20;
+        folder.filter(|_| mb > 0).map(|folder| Cache { folder, bytes_max })
+    }
+
+    /// Where this user's caches are, by the XDG Base Directory Specification.
+    fn cache_home(&self) -> Option<PathBuf> {
+        // A relative path there is to be ignored, it says.
+        let absolute = |variable| {
+            (self.env)(variable).ok().map(PathBuf::from).filter(|path| path.is_absolute())
+        };
+        absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))
     }
 
     fn isa(&mut self, typed: Option<&str>) -> Option<kernels::Isa> {
@@ -494,8 +520,13 @@ impl Checker<'_> {
 
 const SPECULATE: [(&str, Speculate); 3] =
     [("auto", Speculate::Auto), ("off", Speculate::Off), ("always", Speculate::Always)];
-const QUANTS: [(&str, Quant); 3] =
-    [("auto", Quant::Auto), ("f32", Quant::F32), ("bf16", Quant::Bf16)];
+const QUANTS: [(&str, Quant); 5] = [
+    ("auto", Quant::Auto),
+    ("f32", Quant::F32),
+    ("bf16", Quant::Bf16),
+    ("q8", Quant::Q8),
+    ("q4", Quant::Q4),
+];
 const KV_FORMATS: [(&str, KvFormat); 3] =
     [("auto", KvFormat::Auto), ("f32", KvFormat::F32), ("bf16", KvFormat::Bf16)];
 const ISAS: [(&str, Option<kernels::Isa>); 5] = [

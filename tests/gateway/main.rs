@@ -9,6 +9,7 @@ mod api;
 mod bad_input;
 mod bench;
 mod burst;
+mod cache;
 mod clients;
 mod cloud;
 mod independence;

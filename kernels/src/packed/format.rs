@@ -65,10 +65,17 @@ impl Packing {
         cols.next_multiple_of(self.group().map_or(self.unit_cols(), Group::cols))
     }
 
+    /// A group of columns with its scales, or a unit where there are no groups.
+    pub(crate) fn block_bytes(self) -> usize {
+        match self.group() {
+            Some(group) => SCALES_BYTES + group.cols() / self.unit_cols() * UNIT_BYTES,
+            None => UNIT_BYTES,
+        }
+    }
+
     pub(crate) fn strip_bytes(self, cols: usize) -> usize {
-        let cols = self.padded_cols(cols);
-        let scales = self.group().map_or(0, |group| cols / group.cols() * SCALES_BYTES);
-        cols / self.unit_cols() * UNIT_BYTES + scales
+        let block_cols = self.group().map_or(self.unit_cols(), Group::cols);
+        cols.div_ceil(block_cols) * self.block_bytes()
     }
 }
 

@@ -89,6 +89,25 @@ impl Packed {
         })
     }
 
+    /// Fills all full strips after the first `strips` with what those hold, again and again: for
+    /// weights that need a shape and no meaning, at the speed of copying. Each copy begins a group
+    /// of columns later than the one before, where the columns fill their groups, so that rows
+    /// far apart are not the same.
+    pub fn repeat(&mut self, strips: usize) {
+        let strip_bytes = self.packing.strip_bytes(self.cols);
+        let (start, end) = (strips * strip_bytes, self.rows / STRIP * strip_bytes);
+        let shift = match self.packing.padded_cols(self.cols) == self.cols {
+            true => self.packing.block_bytes(),
+            false => 0,
+        };
+        assert!(start > shift, "nothing to repeat");
+        let period = start - shift;
+        for at in (start..end).step_by(period) {
+            let from = at - period..(at - period) + period.min(end - at);
+            self.pages.copy_within(from, at);
+        }
+    }
+
     /// Copies one row, as f32, to `dst[cols]`.
     pub fn gather(&self, row: usize, dst: &mut [f32]) {
         assert!(row < self.rows, "row {row} of a matrix of {}", self.rows);

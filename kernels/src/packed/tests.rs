@@ -86,3 +86,79 @@ fn what_is_not_a_number_stays_none_or_is_zero_but_never_panics() {
         packed.gather(0, &mut [0.0; 4]);
     }
 }
+
+/// Sums of uniform numbers: near enough to how weights are spread.
+fn bell(len: usize) -> Vec<f32> {
+    let uniform = numbers(len * 8);
+    uniform.chunks_exact(8).map(|eight| eight.iter().sum::<f32>() / 80.0).collect()
+}
+
+/// The least squared error of 4 bits over a thousand scales.
+fn least_error_q4(group: &[f32]) -> f64 {
+    let highest = group.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let error = |scale: f32| -> f64 {
+        let off = |x: &f32| f64::from(x - (x / scale).round().clamp(-8.0, 7.0) * scale).powi(2);
+        group.iter().map(off).sum()
+    };
+    let scales = (-500..=500).filter(|i: &i32| i.abs() > 250);
+    scales.map(|i| error(highest / 8.0 * i as f32 / 400.0)).fold(f64::INFINITY, f64::min)
+}
+
+#[test]
+fn the_scale_of_four_bits_is_near_the_best_there_is() {
+    for group in Group::ALL {
+        let source = bell(32 * group.cols());
+        let mut packed = Packed::zeroed(Packing::Q4(group), 32, group.cols());
+        let mut strips = packed.strips_mut(1).next().expect("one strip");
+        let (mut error, mut least) = (0.0, 0.0);
+        for (row, numbers) in source.chunks_exact(group.cols()).enumerate() {
+            strips.set(row, numbers);
+            least += least_error_q4(numbers);
+        }
+        let mut back = vec![0.0; group.cols()];
+        for (row, numbers) in source.chunks_exact(group.cols()).enumerate() {
+            packed.gather(row, &mut back);
+            error += numbers.iter().zip(&back).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
+        }
+        assert!(error <= 1.01 * least, "{group:?}: {error} where {least} is possible");
+    }
+}
+
+#[test]
+fn a_number_that_is_none_is_not_hidden() {
+    for packing in packings() {
+        for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut source = numbers(40);
+            source[37] = broken;
+            let mut packed = Packed::zeroed(packing, 1, 40);
+            packed.strips_mut(1).for_each(|mut strips| strips.set(0, &source));
+            let mut back = vec![0.0; 40];
+            packed.gather(0, &mut back);
+            assert!(!back[37].is_finite(), "{packing:?} made {} of {broken}", back[37]);
+        }
+    }
+}
+
+#[test]
+fn a_pattern_repeats_in_full_strips_and_is_shifted_where_it_can_be() {
+    for packing in packings() {
+        for (cols, shifted) in [(256, true), (129, packing == Packing::F32)] {
+            let (rows, source) = (5 * STRIP + 3, numbers(2 * STRIP * cols));
+            let mut packed = Packed::zeroed(packing, rows, cols);
+            let mut strips = packed.strips_mut(2).next().expect("strips");
+            (0..2 * STRIP).for_each(|row| strips.set(row, &source[row * cols..][..cols]));
+            packed.repeat(2);
+            let row = |row: usize| {
+                let mut back = vec![0.0; cols];
+                packed.gather(row, &mut back);
+                back
+            };
+            for pair in 1..4 {
+                assert_ne!(row(pair * STRIP), row((pair + 1) * STRIP), "{packing:?}");
+                assert!(row(pair * STRIP).iter().all(|x| x.abs() <= 1.2), "{packing:?}");
+            }
+            assert_eq!(row(0) != row(2 * STRIP), shifted, "{packing:?} {cols}");
+            assert_eq!(row(5 * STRIP), vec![0.0; cols], "{packing:?}");
+        }
+    }
+}

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
@@ -11,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::source::{LLAMA, Spelling, TensorName, WeightSource};
+use crate::cache::{FileIdentity, read_at};
 use crate::error::LoadError;
 use crate::model::read_bounded;
 
@@ -35,9 +35,10 @@ pub struct Safetensors {
 }
 
 struct Shard {
-    /// For errors.
     file: PathBuf,
     bytes: Bytes,
+    /// None where there is no file, or nothing is known of it.
+    identity: Option<FileIdentity>,
     /// Where the tensors' own offsets count from.
     data_start: u64,
 }
@@ -114,6 +115,12 @@ impl Safetensors {
         Ok(source)
     }
 
+    /// The files as they were opened, always in the same order; None where one of them cannot be
+    /// told from another.
+    pub(crate) fn identity(&self) -> Option<Vec<&FileIdentity>> {
+        self.shards.iter().map(|shard| shard.identity.as_ref()).collect()
+    }
+
     fn place(&self, tensor: TensorName) -> Result<&Place, LoadError> {
         let name = self.spelling.of(tensor);
         self.tensors.get(&name).ok_or(LoadError::TensorMissing(name))
@@ -167,7 +174,7 @@ impl Shard {
 
     /// Reads the header and checks that its tensors fill the rest of `len` bytes exactly.
     fn parse(file: PathBuf, bytes: Bytes, len: u64) -> Result<(Self, Metadata), LoadError> {
-        let mut shard = Self { file, bytes, data_start: 0 };
+        let mut shard = Self { file, bytes, identity: None, data_start: 0 };
         if len < LENGTH_BYTES {
             return Err(shard.corrupt(format!("{len} bytes are too few for a header")));
         }
@@ -179,6 +186,9 @@ impl Shard {
         }
         let mut header = vec![0; header_len as usize];
         shard.read(LENGTH_BYTES, &mut header)?;
+        if let Bytes::File(file) = &shard.bytes {
+            shard.identity = FileIdentity::of(file, &shard.file, &header).ok();
+        }
         // Parsing checks that shapes, types and offsets agree and leave no gap.
         let header: Metadata =
             serde_json::from_slice(&header).map_err(|error| shard.corrupt(error.to_string()))?;
@@ -200,10 +210,7 @@ impl Shard {
                 to.copy_from_slice(&bytes[start..start + to.len()]);
                 Ok(())
             }
-            Bytes::File(file) => {
-                let mut file = file;
-                file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(to))
-            }
+            Bytes::File(file) => read_at(file, to, start),
         };
         done.map_err(|source| LoadError::Read { file: self.file.clone(), source })
     }

@@ -55,8 +55,8 @@ impl Projection {
     ];
 }
 
-/// Where weights come from: a folder, bytes in the binary.
-pub trait WeightSource {
+/// Where weights come from: a folder, bytes in the binary. Several threads read at once.
+pub trait WeightSource: Sync {
     /// None where the source has no such tensor.
     fn shape(&self, tensor: TensorName) -> Option<&[usize]>;
 

@@ -2,19 +2,23 @@ use ::safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use half::{bf16, f16};
 
 use super::*;
+use candle_core::{DType, Tensor};
+use kernels::{GateUp, Group, Packing};
+
 use crate::model::{LoadedModel, ModelSource, load};
+use crate::numbers::Format;
 use crate::{KvFormat, Quant};
 
 /// More than one slab of embedding (`[5000, 64]`), biases everywhere, an untied head.
 const CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 64,
-    "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 90, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "vocab_size": 5000, "attention_bias": true, "mlp_bias": true}"#;
 
 /// A tensor's numbers, different for every tensor, exact in no 16-bit format.
 fn numbers(config: &DecoderConfig, name: TensorName) -> Vec<f32> {
     let salt = source::LLAMA.of(name).bytes().fold(7u64, |h, b| h * 31 % 99991 + u64::from(b));
     let len: usize = config.shape(name).iter().product();
-    Random { state: salt }.uniform(len, 1.7, |x| x * 1.00001)
+    Random { state: salt }.uniform(len, 1.7).into_iter().map(|x| x * 1.00001).collect()
 }
 
 fn names(config: &DecoderConfig) -> Vec<TensorName> {
@@ -55,10 +59,19 @@ fn loaded(stored: Dtype, quant: Quant) -> LoadedModel {
     load(&source, quant, KvFormat::Auto).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn widened(linear: &Linear) -> Vec<f32> {
-    let mut wide = vec![0.0; linear.numbers.len()];
-    kernels::to_f32(linear.numbers.elems(), &mut wide);
+/// The rows of a matrix, one after the other.
+fn widened(packed: &Packed, rows: impl Iterator<Item = usize>) -> Vec<f32> {
+    let mut row = vec![0.0; packed.cols()];
+    let mut wide = Vec::new();
+    for i in rows {
+        packed.gather(i, &mut row);
+        wide.extend_from_slice(&row);
+    }
     wide
+}
+
+fn all(packed: &Packed) -> Vec<f32> {
+    widened(packed, 0..packed.rows())
 }
 
 /// What reaches memory, by where it was rounded: in the file, then in the packed format.
@@ -69,25 +82,27 @@ fn every_tensor_arrives_in_its_place_and_format() {
     let by_bf16: Round = |x| bf16::from_f32(x).to_f32();
     let by_f16: Round = |x| f16::from_f32(x).to_f32();
     let cases = [
-        (Dtype::F32, Quant::F32, keep, keep, Format::F32),
-        (Dtype::F32, Quant::Auto, keep, keep, Format::F32),
-        (Dtype::F32, Quant::Bf16, keep, by_bf16, Format::Bf16),
-        (Dtype::F16, Quant::F32, by_f16, keep, Format::F32),
-        (Dtype::F16, Quant::Auto, by_f16, by_bf16, Format::Bf16),
-        (Dtype::BF16, Quant::Auto, by_bf16, keep, Format::Bf16),
-        (Dtype::BF16, Quant::F32, by_bf16, keep, Format::F32),
+        (Dtype::F32, Quant::F32, keep, keep, Packing::F32),
+        (Dtype::F32, Quant::Auto, keep, keep, Packing::F32),
+        (Dtype::F32, Quant::Bf16, keep, by_bf16, Packing::Bf16),
+        (Dtype::F16, Quant::F32, by_f16, keep, Packing::F32),
+        (Dtype::F16, Quant::Auto, by_f16, by_bf16, Packing::Bf16),
+        (Dtype::BF16, Quant::Auto, by_bf16, keep, Packing::Bf16),
+        (Dtype::BF16, Quant::F32, by_bf16, keep, Packing::F32),
     ];
-    for (stored, quant, file, packed, format) in cases {
+    for (stored, quant, file, packed, packing) in cases {
         let model = loaded(stored, quant);
         let what = format!("{stored} as {quant:?}");
-        assert_eq!((model.weight_format(), model.kv_format), (format, format), "{what}");
+        assert_eq!(model.weight_format(), WeightFormat { body: packing, head: packing }, "{what}");
+        let kv_format = if packing == Packing::F32 { Format::F32 } else { Format::Bf16 };
+        assert_eq!(model.kv_format, kv_format, "{what}");
         let wanted = |names: &[TensorName], round: Round| -> Vec<f32> {
             let all = names.iter().flat_map(|&name| numbers(&model.config, name));
             all.map(|x| round(file(x))).collect()
         };
         let weights = &model.weights;
-        assert_eq!(widened(&weights.embedding), wanted(&[TensorName::Embedding], packed), "{what}");
-        assert_eq!(widened(weights.head()), wanted(&[TensorName::Head], packed), "{what}");
+        assert_eq!(all(&weights.embedding), wanted(&[TensorName::Embedding], packed), "{what}");
+        assert_eq!(all(weights.head()), wanted(&[TensorName::Head], packed), "{what}");
         assert_eq!(weights.final_norm, wanted(&[TensorName::FinalNorm], keep), "{what}");
         for (i, layer) in weights.layers.iter().enumerate() {
             use Projection::{Down, Gate, K, O, Q, Up, V};
@@ -101,10 +116,20 @@ fn every_tensor_arrives_in_its_place_and_format() {
                 let named = |tensor: fn(Projection) -> LayerTensor| -> Vec<TensorName> {
                     projections.iter().map(|&p| TensorName::Layer(i, tensor(p))).collect()
                 };
+                let places: Vec<usize> = match projections {
+                    [Gate, Up] => [GateUp::Gate, GateUp::Up]
+                        .into_iter()
+                        .flat_map(|half| (0..90).map(move |row| half.packed_row(row)))
+                        .collect(),
+                    _ => (0..linear.packed.rows()).collect(),
+                };
                 let weight = wanted(&named(LayerTensor::Weight), packed);
-                assert_eq!(widened(linear), weight, "{what}: {projections:?}");
+                let got = widened(&linear.packed, places.iter().copied());
+                assert_eq!(got, weight, "{what}: {projections:?}");
                 let bias = wanted(&named(LayerTensor::Bias), keep);
-                assert_eq!(linear.bias(), Some(bias.as_slice()), "{what}: {projections:?}");
+                let got = linear.bias().expect("a bias");
+                let got: Vec<f32> = places.iter().map(|&row| got[row]).collect();
+                assert_eq!(got, bias, "{what}: {projections:?}");
             }
             let norm = |tensor| wanted(&[TensorName::Layer(i, tensor)], keep);
             assert_eq!(layer.attention_norm, norm(LayerTensor::AttentionNorm), "{what}");
@@ -114,18 +139,21 @@ fn every_tensor_arrives_in_its_place_and_format() {
 }
 
 #[test]
-fn auto_keeps_small_f32_checkpoints_and_nothing_else() {
+fn auto_keeps_small_f32_checkpoints_and_quantises_large_ones() {
     let tensors = |dtype: &'static str| Stored { dtype };
     let small = DecoderConfig::parse(CONFIG.as_bytes(), None).expect("a config");
     let large = DecoderConfig::of_shape("qwen2.5-coder-0.5b").expect("a known shape");
-    for (config, dtype, wanted) in [
-        (&small, "f32", Format::F32),
-        (&small, "f16", Format::Bf16),
-        (&large, "f32", Format::Bf16),
-        (&large, "bf16", Format::Bf16),
+    for (config, dtype, quant, wanted) in [
+        (&small, "f32", Quant::Auto, "f32"),
+        (&small, "f16", Quant::Auto, "bf16"),
+        (&small, "f16", Quant::Q8, "q8"),
+        (&large, "f32", Quant::Auto, "q8"),
+        (&large, "bf16", Quant::Auto, "q8"),
+        (&large, "bf16", Quant::Bf16, "bf16"),
+        (&large, "bf16", Quant::Q4, "q4, head q8"),
     ] {
-        let format = crate::model::weight_format(Quant::Auto, config, &tensors(dtype));
-        assert_eq!(format.expect("a supported type"), wanted);
+        let format = crate::model::weight_format(quant, config, &tensors(dtype));
+        assert_eq!(format.expect("a supported type").to_string(), wanted);
     }
 }
 
@@ -155,30 +183,59 @@ impl WeightSource for Stored {
 #[test]
 fn random_weights_are_of_the_shape_and_repeat_with_the_seed() {
     let config = DecoderConfig::parse(CONFIG.as_bytes(), None).expect("a config");
-    for format in [Format::F32, Format::Bf16] {
+    let config = DecoderConfig { vocab: 40_000, ..config };
+    for quant in [Quant::F32, Quant::Bf16, Quant::Q8, Quant::Q4] {
+        let format = WeightFormat::choose(quant, config.parameters(), DType::F32);
         let weights = Weights::random(&config, format, 5);
         let same = Weights::random(&config, format, 5);
         let other = Weights::random(&config, format, 6);
-        assert_eq!(weights.layers[1].qkv.numbers, same.layers[1].qkv.numbers);
-        assert_ne!(weights.layers[1].qkv.numbers, other.layers[1].qkv.numbers);
-        // Norms and biases are f32 in both.
-        let f32s = config.layers * (2 * 64 + (128 + 64 + 192 + 64)) + 64;
-        let matrices = config.parameters() as usize - f32s;
-        assert_eq!(weights.bytes(), 4 * f32s + format.bytes() * matrices);
-        assert_eq!(weights.bytes_per_step(), weights.bytes() - weights.embedding.bytes());
-        let down = widened(&weights.layers[0].down);
-        let mean_square = down.iter().map(|x| x * x).sum::<f32>() / down.len() as f32;
-        assert!((mean_square * 96.0 - 1.0).abs() < 0.1, "{mean_square}");
+        let qkv = |weights: &Weights| weights.layers[1].qkv.packed.bytes().to_vec();
+        assert_eq!(qkv(&weights), qkv(&same));
+        assert_ne!(qkv(&weights), qkv(&other));
+        for matrix in [&weights.embedding, &weights.layers[0].gate_up.packed] {
+            let numbers = all(matrix);
+            let mean_square = numbers.iter().map(|x| x * x).sum::<f32>() / numbers.len() as f32;
+            assert!((mean_square * 64.0 - 1.0).abs() < 0.1, "{quant:?}: {mean_square}");
+            let row = |row| widened(matrix, row..row + 1);
+            assert!((1..matrix.rows()).all(|i| row(i) != row(0)), "{quant:?}: rows repeat");
+        }
     }
+}
+
+/// What a token costs, by hand.
+#[test]
+fn bytes_of_a_step_are_what_the_shape_says() {
+    let config = DecoderConfig::of_shape("qwen2.5-coder-0.5b").expect("a known shape");
+    let layer = (896 + 2 * 128) * 896 + 896 * 896 + 2 * 4864 * 896 + 896 * 4864;
+    let (body, head) = (24 * layer, 151_936 * 896);
+    // Norms and the biases of q, k and v.
+    let f32s = 24 * (2 * 896 + 896 + 2 * 128) + 896;
+    for (quant, body_bits, head_bits) in [
+        (Quant::Bf16, 16.0, 16.0),
+        // A scale of 16 bits for each 32 weights.
+        (Quant::Q8, 8.5, 8.5),
+        (Quant::Q4, 4.5, 8.5),
+    ] {
+        let format = WeightFormat::choose(quant, config.parameters(), DType::BF16);
+        let weights = Weights::random(&config, format, 1);
+        let bits = body_bits * f64::from(body) + head_bits * f64::from(head);
+        assert_eq!(weights.bytes_per_step(), bits as usize / 8 + 4 * f32s, "{quant:?}");
+        assert_eq!(weights.bytes(), weights.bytes_per_step());
+    }
+    let untied = DecoderConfig { tied: false, layers: 1, vocab: 32, ..config };
+    let format = WeightFormat::choose(Quant::Q8, 0, DType::BF16);
+    let weights = Weights::random(&untied, format, 1);
+    assert_eq!(weights.bytes() - weights.bytes_per_step(), 32 * 896 * 34 / 32);
+    assert_eq!(format, WeightFormat { body: Packing::Q8(Group::G32), head: format.body });
 }
 
 #[test]
 fn the_embedded_model_is_what_its_card_says() {
     let model = load(&ModelSource::Builtin, Quant::Auto, KvFormat::Auto).expect("embedded");
-    assert_eq!((model.weight_format(), model.kv_format), (Format::Bf16, Format::Bf16));
+    assert_eq!((model.weight_format().to_string(), model.kv_format), ("bf16".into(), Format::Bf16));
     assert_eq!(model.config.parameters(), 13_048_320 / 2);
     assert_eq!(model.config.eos_ids, [0]);
     assert_eq!(model.kv_bytes_per_token(), 2 * 6 * 2 * 64 * 2);
     let mixed = load(&ModelSource::Builtin, Quant::Bf16, KvFormat::F32).expect("embedded");
-    assert_eq!((mixed.weight_format(), mixed.kv_format), (Format::Bf16, Format::F32));
+    assert_eq!((mixed.weight_format().body, mixed.kv_format), (Packing::Bf16, Format::F32));
 }

@@ -1,0 +1,55 @@
+//! In which packing the parts of a model are stored.
+
+use std::fmt;
+
+use candle_core::DType;
+use kernels::{Group, Packing};
+
+use crate::Quant;
+
+/// Parameters from which a model is large: its weights are bound by memory, so that fewer bytes
+/// are more tokens, and packing them takes long enough to keep the result.
+pub(crate) const LARGE_PARAMETERS: u64 = 100_000_000;
+
+const Q8: Packing = Packing::Q8(Group::G32);
+const Q4: Packing = Packing::Q4(Group::G32);
+
+/// The packings of a model's matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightFormat {
+    /// Of the layers.
+    pub body: Packing,
+    /// Of the head and of the embedding, which are often one matrix.
+    pub head: Packing,
+}
+
+impl WeightFormat {
+    /// What a model of so many parameters gets; `stored`: the checkpoint's type.
+    pub(crate) fn choose(quant: Quant, parameters: u64, stored: DType) -> Self {
+        let large = parameters >= LARGE_PARAMETERS;
+        // Activations beside a small model's weights are no smaller than those, so rounding them
+        // would buy nothing.
+        let bf16 = if large { Packing::Bf16Rounded } else { Packing::Bf16 };
+        let (body, head) = match quant {
+            Quant::F32 => (Packing::F32, Packing::F32),
+            Quant::Bf16 => (bf16, bf16),
+            Quant::Q8 => (Q8, Q8),
+            // A head of 4 bits costs more quality than all layers together.
+            Quant::Q4 => (Q4, Q8),
+            Quant::Auto if large => (Q8, Q8),
+            Quant::Auto if stored == DType::F32 => (Packing::F32, Packing::F32),
+            Quant::Auto => (bf16, bf16),
+        };
+        Self { body, head }
+    }
+}
+
+impl fmt::Display for WeightFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.body)?;
+        if self.head != self.body {
+            write!(f, ", head {}", self.head)?;
+        }
+        Ok(())
+    }
+}
