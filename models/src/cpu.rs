@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use kernels::{Cpu, Isa};
+use kernels::{Cpu, Isa, STRIP};
 
 use crate::decoder::{Decoder, Scratch};
 use crate::error::LoadError;
 use crate::kv::KvMemory;
 use crate::model::LoadedModel;
-use crate::sampler::{self, Plan};
+use crate::sampler::{self, Peaked, Plan};
 use crate::step::{Device, DeviceError, DeviceLimits, Row, Rows, Sample, Step, Ticket};
 
 /// Logits that exist at one time, in bytes: room for some 50 rows of the largest vocabulary in
@@ -42,6 +42,8 @@ pub struct CpuDevice {
     sampler: sampler::Scratch,
     /// `[tile, vocab]`: the head runs over so many samples at a time.
     logits: Vec<f32>,
+    /// `[tile, strips]`: the highest of each strip of them.
+    peaks: Vec<f32>,
     limits: DeviceLimits,
     /// Answers that were not collected yet, oldest first.
     pending: VecDeque<(Ticket, Rows)>,
@@ -74,6 +76,7 @@ impl CpuDevice {
             scratch: Scratch::new(config, options.rows_max, options.samples_max),
             sampler: sampler::Scratch::new(config.vocab),
             logits: vec![0.0; tile * config.vocab],
+            peaks: vec![0.0; tile * config.vocab.div_ceil(STRIP)],
             limits,
             pending: VecDeque::new(),
             spare: Vec::new(),
@@ -100,39 +103,77 @@ impl CpuDevice {
     }
 
     fn answer(&mut self, step: &Step, rows: &mut Rows) {
-        let vocab = self.limits.vocab;
-        let tile = self.logits.len() / vocab;
+        let tile = self.logits.len() / self.limits.vocab;
         for (i, samples) in step.samples.chunks(tile).enumerate() {
-            let logits = &mut self.logits[..samples.len() * vocab];
-            self.decoder.logits(&self.cpu, &mut self.scratch, i * tile, logits);
-            for (sample, logits) in samples.iter().zip(logits.chunks_exact(vocab)) {
-                let row = match sample.plan {
-                    Plan::Logits => {
-                        let start = rows.logits.len();
-                        rows.logits.extend_from_slice(logits);
-                        Row::Logits(start..start + vocab)
-                    }
-                    Plan::Greedy => token(&self.cpu, step, sample, logits, None),
-                    Plan::Draw(draw) => {
-                        let id = sampler::choose(logits, &draw, &mut self.sampler);
-                        token(&self.cpu, step, sample, logits, id)
-                    }
-                };
-                rows.rows.push(row);
+            if samples.iter().all(|sample| sample.plan == Plan::Greedy && !sample.logprob) {
+                self.answer_greedy(step, i * tile, samples, rows);
+            } else {
+                self.answer_from_logits(step, i * tile, samples, rows);
             }
+        }
+    }
+
+    /// Answers samples `first..` of which only the likeliest tokens are wanted: the logits are
+    /// not stored, but for those beside the highest, which are computed again.
+    fn answer_greedy(&mut self, step: &Step, first: usize, samples: &[Sample], rows: &mut Rows) {
+        let strips = self.limits.vocab.div_ceil(STRIP);
+        let peaks = &mut self.peaks[..samples.len() * strips];
+        let (decoder, cpu) = (&self.decoder, &self.cpu);
+        decoder.peaks(cpu, &mut self.scratch, first, None, peaks);
+        for (i, (sample, peaks)) in samples.iter().zip(peaks.chunks_exact(strips)).enumerate() {
+            let strip = cpu.argmax(peaks);
+            let mut logits = [f32::NAN; STRIP];
+            decoder.strip(cpu, &self.scratch, i, strip, &mut logits);
+            rows.rows.push(match sampler::argmax(&logits) {
+                Some(id) => token(step, sample, id + (strip * STRIP) as u32, f32::NAN),
+                None => Row::NotANumber,
+            });
+        }
+    }
+
+    fn answer_from_logits(
+        &mut self,
+        step: &Step,
+        first: usize,
+        samples: &[Sample],
+        rows: &mut Rows,
+    ) {
+        let (vocab, strips) = (self.limits.vocab, self.limits.vocab.div_ceil(STRIP));
+        let logits = &mut self.logits[..samples.len() * vocab];
+        let peaks = &mut self.peaks[..samples.len() * strips];
+        self.decoder.peaks(&self.cpu, &mut self.scratch, first, Some(logits), peaks);
+        let all = logits.chunks_exact(vocab).zip(peaks.chunks_exact(strips));
+        for (sample, (logits, peaks)) in samples.iter().zip(all) {
+            let drawn = match sample.plan {
+                Plan::Logits => {
+                    let start = rows.logits.len();
+                    rows.logits.extend_from_slice(logits);
+                    rows.rows.push(Row::Logits(start..start + vocab));
+                    continue;
+                }
+                Plan::Greedy => None,
+                Plan::Draw(draw) => {
+                    sampler::choose(Peaked::new(logits, peaks), &draw, &mut self.sampler)
+                }
+            };
+            rows.rows.push(chosen(&self.cpu, step, sample, logits, drawn));
         }
     }
 }
 
 /// The answer with a token that was drawn, or with the likeliest where none was (greedy, or
 /// logits that are all NaN).
-fn token(cpu: &Cpu, step: &Step, sample: &Sample, logits: &[f32], drawn: Option<u32>) -> Row {
+fn chosen(cpu: &Cpu, step: &Step, sample: &Sample, logits: &[f32], drawn: Option<u32>) -> Row {
     let id = drawn.unwrap_or_else(|| cpu.argmax(logits) as u32);
-    if logits[id as usize].is_nan() {
+    let logit = logits[id as usize];
+    if logit.is_nan() {
         return Row::NotANumber;
     }
-    let logprob =
-        if sample.logprob { logits[id as usize] - cpu.log_sum_exp(logits) } else { f32::NAN };
+    let logprob = if sample.logprob { logit - cpu.log_sum_exp(logits) } else { f32::NAN };
+    token(step, sample, id, logprob)
+}
+
+fn token(step: &Step, sample: &Sample, id: u32, logprob: f32) -> Row {
     let stop_ids = &step.stop_ids[sample.stop_ids.start as usize..sample.stop_ids.end as usize];
     Row::Token { id, logprob, stop: stop_ids.contains(&id) }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kernels::{AttendRow, Cpu, Inputs, Norm, Query, Write};
+use kernels::{AttendRow, Cpu, Inputs, Norm, Query, STRIP, Write};
 
 use crate::config::DecoderConfig;
 use crate::kv::KvMemory;
@@ -81,13 +81,33 @@ impl Decoder {
         }
     }
 
-    /// The head, on samples `first..` of the last pass: `logits[n, vocab]`.
-    pub fn logits(&self, cpu: &Cpu, scratch: &mut Scratch, first: usize, logits: &mut [f32]) {
-        let (hidden, samples) = (self.config.hidden, logits.len() / self.config.vocab);
-        let sampled = &scratch.sampled[first * hidden..][..samples * hidden];
+    /// The head, on samples `first..` of the last pass, as many as `peaks[n, strips]` has rows:
+    /// the highest logit of each strip, and `logits[n, vocab]` if they are wanted.
+    pub fn peaks(
+        &self,
+        cpu: &Cpu,
+        scratch: &mut Scratch,
+        first: usize,
+        logits: Option<&mut [f32]>,
+        peaks: &mut [f32],
+    ) {
         let head = self.weights.head();
+        let (hidden, samples) = (self.config.hidden, peaks.len() / head.strips());
+        let sampled = &scratch.sampled[first * hidden..][..samples * hidden];
         cpu.prepare(&mut scratch.inputs, sampled, Some(self.norm(&self.weights.final_norm)), head);
-        cpu.product(&scratch.inputs, head, None, Write::Replace, logits);
+        cpu.product_peaks(&scratch.inputs, head, logits, peaks);
+    }
+
+    /// One strip of logits of a sample of the last call of [`Decoder::peaks`].
+    pub fn strip(
+        &self,
+        cpu: &Cpu,
+        scratch: &Scratch,
+        sample: usize,
+        strip: usize,
+        logits: &mut [f32; STRIP],
+    ) {
+        cpu.product_strip(&scratch.inputs, sample, self.weights.head(), strip, logits);
     }
 
     fn embed(&self, step: &Step, scratch: &mut Scratch) {

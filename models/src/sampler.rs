@@ -97,6 +97,48 @@ impl Scratch {
     }
 }
 
+/// A row of logits, and the highest of each strip of them, so that most need not be looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Peaked<'a> {
+    /// `[vocab]`
+    logits: &'a [f32],
+    /// `[strips]`, NaN left out of each; empty where they are not known.
+    peaks: &'a [f32],
+}
+
+impl<'a> Peaked<'a> {
+    /// `peaks`: the highest of each [`kernels::STRIP`] logits.
+    pub fn new(logits: &'a [f32], peaks: &'a [f32]) -> Self {
+        assert_eq!(peaks.len(), logits.len().div_ceil(kernels::STRIP), "a peak for each strip");
+        Self { logits, peaks }
+    }
+
+    /// The highest logit, the lowest id among equals.
+    fn argmax(self) -> Option<u32> {
+        if self.peaks.is_empty() {
+            return argmax(self.logits);
+        }
+        let strip = argmax(self.peaks)? as usize;
+        let logits = self.logits.chunks(kernels::STRIP).nth(strip)?;
+        argmax(logits).map(|id| id + (strip * kernels::STRIP) as u32)
+    }
+
+    /// The first id, the peak and the logits of each strip.
+    fn strips(self) -> impl Iterator<Item = (u32, f32, &'a [f32])> {
+        let each = if self.peaks.is_empty() { self.logits.len().max(1) } else { kernels::STRIP };
+        self.logits.chunks(each).enumerate().map(move |(i, logits)| {
+            let peak = self.peaks.get(i).copied().unwrap_or(f32::INFINITY);
+            ((i * each) as u32, peak, logits)
+        })
+    }
+}
+
+impl<'a> From<&'a [f32]> for Peaked<'a> {
+    fn from(logits: &'a [f32]) -> Self {
+        Self { logits, peaks: &[] }
+    }
+}
+
 /// The highest logit, the lowest id among equals. NaN is never chosen; None if there is nothing
 /// else.
 pub fn argmax(logits: &[f32]) -> Option<u32> {
@@ -114,10 +156,16 @@ pub fn argmax(logits: &[f32]) -> Option<u32> {
 /// the lower id is kept.
 ///
 /// `logits`: `[vocab]`, untempered. A temperature of 0 or less is greedy. NaN is never chosen;
-/// None if there is nothing else. Costs time linear in the vocabulary.
-pub fn choose(logits: &[f32], draw: &Draw, scratch: &mut Scratch) -> Option<u32> {
-    let best = argmax(logits)?;
-    let highest = logits[best as usize];
+/// None if there is nothing else. Costs time linear in the vocabulary, or in its strips that
+/// reach high enough.
+pub fn choose<'a>(
+    logits: impl Into<Peaked<'a>>,
+    draw: &Draw,
+    scratch: &mut Scratch,
+) -> Option<u32> {
+    let logits = logits.into();
+    let best = logits.argmax()?;
+    let highest = logits.logits[best as usize];
     // with an infinite logit there is nothing to weigh
     if draw.temperature <= 0.0 || draw.top_k == 1 || !highest.is_finite() {
         return Some(best);
@@ -134,7 +182,7 @@ pub fn choose(logits: &[f32], draw: &Draw, scratch: &mut Scratch) -> Option<u32>
 }
 
 /// Collects what `top_k` keeps of the logits close enough to the highest to have any weight.
-fn gather(logits: &[f32], highest: f32, draw: &Draw, candidates: &mut Vec<Candidate>) {
+fn gather(logits: Peaked<'_>, highest: f32, draw: &Draw, candidates: &mut Vec<Candidate>) {
     candidates.clear();
     let reach = UNIT_BITS as f32 * std::f32::consts::LN_2 * draw.temperature;
     let mut floor = highest - reach;
@@ -144,15 +192,20 @@ fn gather(logits: &[f32], highest: f32, draw: &Draw, candidates: &mut Vec<Candid
     };
     let full = top_k.saturating_mul(2).max(GATHER_MIN);
     let mut cut = false;
-    for (id, &logit) in logits.iter().enumerate() {
+    for (first, peak, logits) in logits.strips() {
         // ids ascend, so after a cut an equal logit would lose against the one that set the floor
-        if logit < floor || (cut && logit == floor) || logit.is_nan() {
+        if peak < floor || (cut && peak == floor) {
             continue;
         }
-        candidates.push(Candidate { logit, id: id as u32, weight: 0 });
-        if candidates.len() == full {
-            floor = keep_top_k(candidates, top_k);
-            cut = true;
+        for (id, &logit) in (first..).zip(logits) {
+            if logit < floor || (cut && logit == floor) || logit.is_nan() {
+                continue;
+            }
+            candidates.push(Candidate { logit, id, weight: 0 });
+            if candidates.len() == full {
+                floor = keep_top_k(candidates, top_k);
+                cut = true;
+            }
         }
     }
     if candidates.len() > top_k {
@@ -271,7 +324,7 @@ pub fn top_logprobs(logits: &[f32], k: usize, scratch: &mut Scratch, out: &mut V
     let top_k = u32::try_from(k).unwrap_or(u32::MAX);
     let all = Draw { temperature: f32::INFINITY, top_k, top_p: 1.0, min_p: 0.0, uniform: 0.0 };
     let candidates = &mut scratch.candidates;
-    gather(logits, logits[best as usize], &all, candidates);
+    gather(logits.into(), logits[best as usize], &all, candidates);
     candidates.sort_unstable_by(likelier);
     let norm = log_sum_exp(logits);
     out.extend(candidates.iter().map(|candidate| (candidate.id, candidate.logit - norm)));

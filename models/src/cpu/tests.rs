@@ -67,7 +67,7 @@ fn plans_agree_with_the_logits() {
 
     let narrow = Draw { temperature: 1.0, top_k: 1, top_p: 1.0, min_p: 0.0, uniform: 0.99 };
     let wide = Draw { top_k: 0, ..narrow };
-    let drawn = sampler::choose(&logits, &wide, &mut sampler::Scratch::new(VOCAB));
+    let drawn = sampler::choose(&logits[..], &wide, &mut sampler::Scratch::new(VOCAB));
     for (plan, wanted) in [
         (Plan::Greedy, best),
         (Plan::Draw(narrow), best),

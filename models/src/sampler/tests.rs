@@ -73,7 +73,13 @@ proptest! {
     #[test]
     fn the_draw_is_that_of_a_full_sort(logits in logits(), draw in draw()) {
         let any_finite = logits.iter().any(|logit| logit.is_finite());
-        let chosen = choose(&logits, &draw, &mut Scratch::default());
+        let chosen = choose(&logits[..], &draw, &mut Scratch::default());
+        let highest = |strip: &[f32]| strip.iter().fold(f32::NEG_INFINITY, |high, &x| high.max(x));
+        let peaks: Vec<f32> = logits.chunks(kernels::STRIP).map(highest).collect();
+        if any_finite {
+            let peaked = Peaked::new(&logits, &peaks);
+            prop_assert_eq!(choose(peaked, &draw, &mut Scratch::default()), chosen);
+        }
         if any_finite {
             prop_assert_eq!(chosen, naive(&logits, &draw));
         } else {
@@ -104,10 +110,10 @@ const PLAIN: Draw = Draw { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, u
 #[test]
 fn nothing_but_nan_is_no_token() {
     assert_eq!(argmax(&[f32::NAN; 3]), None);
-    assert_eq!(choose(&[f32::NAN; 3], &PLAIN, &mut Scratch::default()), None);
+    assert_eq!(choose(&[f32::NAN; 3][..], &PLAIN, &mut Scratch::default()), None);
     assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY]), Some(1));
     assert_eq!(argmax(&[f32::NAN, 2.0, 2.0]), Some(1));
-    assert_eq!(choose(&[1.0, f32::INFINITY], &PLAIN, &mut Scratch::default()), Some(1));
+    assert_eq!(choose(&[1.0, f32::INFINITY][..], &PLAIN, &mut Scratch::default()), Some(1));
 }
 
 #[test]
@@ -120,7 +126,7 @@ fn draws_follow_the_distribution() {
     let draws = 40_000u32;
     for index in 0..u64::from(draws) {
         let draw = Draw { uniform: uniform.at(index), ..PLAIN };
-        let id = choose(&logits, &draw, &mut scratch).expect("finite logits");
+        let id = choose(&logits[..], &draw, &mut scratch).expect("finite logits");
         counts[id as usize] += 1;
     }
     let chi_square: f64 = counts
