@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
-use kernels::{AttendRow, Cpu, Elems, Isa, Matrix, PagedKv, Query, Write, to_bf16};
+use kernels::{
+    AttendRow, Cpu, Elems, Isa, KvCache, KvFormat, KvShape, Matrix, Query, Write, to_bf16,
+};
 
 /// (rows, cols) of the attention output, the gate and up projections, the down projection.
 const SHAPES: [(usize, usize); 3] = [(896, 896), (9728, 896), (896, 4864)];
 /// One decode, a full set of slots, a chunk of prefill.
 const BATCHES: [usize; 3] = [1, 16, 256];
 
-const CONTEXT: usize = 2048;
+const LAYERS: usize = 24;
 const BLOCK_TOKENS: usize = 16;
 const HEADS: usize = 14;
 const KV_HEADS: usize = 2;
@@ -63,32 +65,49 @@ fn matmul(criterion: &mut Criterion) {
     }
 }
 
-/// One decode at the end of a long context, and a chunk of 64 rows there.
+/// A cache for each layer, as many as do not fit a processor's caches.
+fn kv_layers(format: KvFormat, len: usize) -> Vec<KvCache> {
+    let blocks = len / BLOCK_TOKENS;
+    let shape =
+        KvShape { blocks, block_tokens: BLOCK_TOKENS, kv_heads: KV_HEADS, head_dim: HEAD_DIM };
+    let width = KV_HEADS * HEAD_DIM;
+    let numbers = numbers(len * width);
+    let filled = |_| {
+        let mut cache = KvCache::new(format, shape);
+        for (position, x) in numbers.chunks_exact(width).enumerate() {
+            cache.write((position / BLOCK_TOKENS) as u32, position % BLOCK_TOKENS, x, x);
+        }
+        cache
+    };
+    (0..LAYERS).map(filled).collect()
+}
+
+/// A decode, whose throughput is in bytes of K and V, and a chunk of prefill, whose throughput
+/// is in multiplications with addition. Each call is another layer.
 fn attention(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("attention");
-    let numbers = numbers(CONTEXT * KV_HEADS * HEAD_DIM);
-    let halves = halves(&numbers);
-    let blocks: Vec<u32> = (0..(CONTEXT / BLOCK_TOKENS) as u32).rev().collect();
-    for (format, elems) in [("f32", Elems::F32(&numbers)), ("bf16", Elems::Bf16(&halves))] {
-        let kv = PagedKv {
-            k: elems,
-            v: elems,
-            block_tokens: BLOCK_TOKENS,
-            kv_heads: KV_HEADS,
-            head_dim: HEAD_DIM,
-        };
-        for m in [1, 64] {
-            let rows: Vec<AttendRow> = (0..m)
-                .map(|row| AttendRow { blocks_start: 0, len: (CONTEXT - m + row + 1) as u32 })
-                .collect();
-            let stride = HEADS * HEAD_DIM;
-            let query = Query { q: &numbers[..m * stride], stride, heads: HEADS, scale: 0.125 };
-            let mut y = vec![0.0; m * stride];
-            group.throughput(Throughput::Elements((2 * m * CONTEXT * HEADS * HEAD_DIM) as u64));
-            for cpu in cpus() {
-                let name = format!("{}/{format}", cpu.isa());
-                group.bench_function(BenchmarkId::new(name, m), |bencher| {
-                    bencher.iter(|| cpu.attention(black_box(query), kv, &blocks, &rows, &mut y));
+    let stride = HEADS * HEAD_DIM;
+    for (m, len) in [(1, 512), (1, 4096), (512, 512)] {
+        let q = numbers(m * stride);
+        let query = Query { q: &q, stride, heads: HEADS, scale: 0.125 };
+        let blocks: Vec<u32> = (0..(len / BLOCK_TOKENS) as u32).rev().collect();
+        let rows: Vec<AttendRow> =
+            (len - m + 1..=len).map(|len| AttendRow { blocks_start: 0, len: len as u32 }).collect();
+        let mut y = vec![0.0; m * stride];
+        for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
+            let layers = kv_layers(format, len);
+            group.throughput(match m {
+                1 => Throughput::Bytes((len * format.bytes(KV_HEADS, HEAD_DIM)) as u64),
+                _ => Throughput::Elements((m * (m + 1) * stride) as u64),
+            });
+            for cpu in cpus().filter(|cpu| cpu.isa() != Isa::Scalar || m == 1) {
+                let mut layer = layers.iter().cycle();
+                let name = format!("{}/{format}/{m}", cpu.isa());
+                group.bench_function(BenchmarkId::new(name, len), |bencher| {
+                    bencher.iter(|| {
+                        let kv = layer.next().expect("a cycle does not end");
+                        cpu.attention(black_box(query), kv, &blocks, &rows, &mut y);
+                    });
                 });
             }
         }

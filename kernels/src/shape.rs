@@ -58,16 +58,6 @@ pub struct Query<'a> {
     pub scale: f32,
 }
 
-/// One layer's KV cache: K and V each `[blocks, kv_heads, block_tokens, head_dim]`.
-#[derive(Clone, Copy, Debug)]
-pub struct PagedKv<'a> {
-    pub k: Elems<'a>,
-    pub v: Elems<'a>,
-    pub block_tokens: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
-}
-
 /// One query row of attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttendRow {

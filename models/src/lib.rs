@@ -42,6 +42,8 @@ pub enum KvFormat {
     Auto,
     F32,
     Bf16,
+    /// Bytes, with a scale to each position and head.
+    Q8,
 }
 
 /// Order of prefix and suffix in a FIM prompt, as asked for.

@@ -10,6 +10,7 @@ use candle_core::DType;
 
 use crate::config::DecoderConfig;
 use crate::error::LoadError;
+use crate::kv::KvMemory;
 use crate::numbers::Format;
 use crate::weights::{Safetensors, TensorName, WeightSource, Weights};
 use crate::{KvFormat, Quant};
@@ -95,7 +96,7 @@ impl ModelSource {
 pub struct LoadedModel {
     pub config: DecoderConfig,
     pub weights: Arc<Weights>,
-    pub kv_format: Format,
+    pub kv_format: kernels::KvFormat,
 }
 
 /// Reads a model into memory.
@@ -121,7 +122,7 @@ impl LoadedModel {
 
     /// KV memory that one position of one sequence takes, in all layers.
     pub fn kv_bytes_per_token(&self) -> usize {
-        2 * self.config.layers * self.config.kv_width() * self.kv_format.bytes()
+        KvMemory::bytes_per_token(&self.config, self.kv_format)
     }
 }
 
@@ -141,11 +142,12 @@ pub(crate) fn weight_format(
     })
 }
 
-fn kv_format(kv: KvFormat, weights: Format) -> Format {
+fn kv_format(kv: KvFormat, weights: Format) -> kernels::KvFormat {
     match kv {
-        KvFormat::Auto => weights,
-        KvFormat::F32 => Format::F32,
-        KvFormat::Bf16 => Format::Bf16,
+        KvFormat::Auto if weights == Format::F32 => kernels::KvFormat::F32,
+        KvFormat::Auto | KvFormat::Bf16 => kernels::KvFormat::Bf16,
+        KvFormat::F32 => kernels::KvFormat::F32,
+        KvFormat::Q8 => kernels::KvFormat::Q8,
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Facts {
     pub parameters: u64,
     pub weight_format: Format,
     pub weight_bytes: usize,
-    pub kv_format: Format,
+    pub kv_format: kernels::KvFormat,
     pub isa: kernels::Isa,
     pub threads: usize,
     pub context: usize,

@@ -488,8 +488,12 @@ impl Checker<'_> {
 
 const QUANTS: [(&str, Quant); 3] =
     [("auto", Quant::Auto), ("f32", Quant::F32), ("bf16", Quant::Bf16)];
-const KV_FORMATS: [(&str, KvFormat); 3] =
-    [("auto", KvFormat::Auto), ("f32", KvFormat::F32), ("bf16", KvFormat::Bf16)];
+const KV_FORMATS: [(&str, KvFormat); 4] = [
+    ("auto", KvFormat::Auto),
+    ("f32", KvFormat::F32),
+    ("bf16", KvFormat::Bf16),
+    ("q8", KvFormat::Q8),
+];
 const ISAS: [(&str, Option<kernels::Isa>); 5] = [
     ("auto", None),
     ("avx512", Some(kernels::Isa::Avx512)),

@@ -10,7 +10,10 @@ mod matmul;
 mod reduce;
 mod rows;
 
-pub(crate) use attention::{Attention, HEADS_PER_KV_MAX, attention};
+pub(crate) use attention::{
+    Attention, HEADS_PER_KV_MAX, PAIRS_MAX, Partials, SPAN, STATE_LEN, State, Work, attention,
+    join_spans, tile,
+};
 pub(crate) use matmul::{Product, TILE_COLS, matmul};
 pub(crate) use reduce::{argmax, log_sum_exp, sum_all};
 pub(crate) use rows::{Heads, rms_norm, rope, swiglu};

@@ -18,15 +18,16 @@ fn ids(seed: u32, len: usize, vocab: usize) -> Vec<u32> {
         .collect()
 }
 
-/// Runs `test` on models of every grouping, in both formats, on every ISA.
+/// Runs `test` on models of every grouping, in every format, on every ISA.
 fn on_every_model(test: impl Fn(&LoadedModel, Isa, &str)) {
     let models = ["llama-mha", "llama-gqa5-mlp-bias", "llama-llama3", "qwen2-gqa7-v4"];
-    let formats = [(Quant::F32, KvFormat::F32), (Quant::Bf16, KvFormat::Bf16)];
+    let formats =
+        [(Quant::F32, KvFormat::F32), (Quant::Bf16, KvFormat::Bf16), (Quant::Bf16, KvFormat::Q8)];
     for name in models {
         for (quant, kv) in formats {
             let model = fixture(name, quant, kv);
             for isa in Isa::available() {
-                test(&model, isa, &format!("{name}, {quant:?}, {isa}"));
+                test(&model, isa, &format!("{name}, {quant:?}, KV {kv:?}, {isa}"));
             }
         }
     }
