@@ -5,15 +5,16 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use half::bf16;
-use kernels::{AttendRow, Cpu, Elems, Isa, Matrix, PagedKv, Query, Write, to_bf16};
+use kernels::{
+    AttendRow, Cpu, Group, Inputs, Isa, KvCache, KvFormat, KvShape, Packed, Packing, Query, Write,
+};
 
 /// (rows, cols) of the attention output, the gate and up projections, the down projection.
 const SHAPES: [(usize, usize); 3] = [(896, 896), (9728, 896), (896, 4864)];
 /// One decode, a full set of slots, a chunk of prefill.
 const BATCHES: [usize; 3] = [1, 16, 256];
 
-const CONTEXT: usize = 2048;
+const LAYERS: usize = 24;
 const BLOCK_TOKENS: usize = 16;
 const HEADS: usize = 14;
 const KV_HEADS: usize = 2;
@@ -28,67 +29,87 @@ fn numbers(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7919) % 2003) as f32 / 1001.5 - 1.0).collect()
 }
 
-fn halves(numbers: &[f32]) -> Vec<bf16> {
-    let mut halves = vec![bf16::ZERO; numbers.len()];
-    to_bf16(numbers, &mut halves);
-    halves
+fn packed(packing: Packing, rows: usize, cols: usize) -> Packed {
+    let row = numbers(cols);
+    let mut packed = Packed::zeroed(packing, rows, cols);
+    for mut strips in packed.strips_mut(usize::MAX / rows) {
+        strips.rows().for_each(|n| strips.set(n, &row));
+    }
+    packed
 }
 
 /// Throughput is in multiplications with addition, two operations each.
-fn matmul(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("matmul");
-    for (rows, cols) in SHAPES {
-        let weights = numbers(rows * cols);
-        let weights_bf16 = halves(&weights);
-        for (format, elems) in [("f32", Elems::F32(&weights)), ("bf16", Elems::Bf16(&weights_bf16))]
-        {
-            let w = Matrix { elems, rows, cols };
-            for m in BATCHES {
-                let (x, mut y) = (numbers(m * cols), vec![0.0; m * rows]);
-                group.throughput(Throughput::Elements((m * rows * cols) as u64));
-                for cpu in cpus() {
-                    // Slow beyond patience, and no one's choice for prefill.
-                    if cpu.isa() == Isa::Scalar && m == 256 {
-                        continue;
-                    }
-                    let name = format!("{}/{format}/{rows}x{cols}", cpu.isa());
-                    group.bench_function(BenchmarkId::new(name, m), |bencher| {
-                        bencher.iter(|| {
-                            cpu.matmul(black_box(&x), w, None, Write::Replace, &mut y);
-                        });
-                    });
+fn products(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("product");
+    let packings = [Packing::F32, Packing::Bf16, Packing::Bf16Rounded]
+        .into_iter()
+        .chain([Packing::Q8(Group::G32), Packing::Q4(Group::G32)]);
+    for (packing, (rows, cols)) in packings.flat_map(|p| SHAPES.map(|shape| (p, shape))) {
+        let w = packed(packing, rows, cols);
+        for m in BATCHES {
+            let (x, mut y) = (numbers(m * cols), vec![0.0; m * rows]);
+            let mut inputs = Inputs::new(m, cols);
+            group.throughput(Throughput::Elements((m * rows * cols) as u64));
+            for cpu in cpus() {
+                // Slow beyond patience, and no one's choice for prefill.
+                if cpu.isa() == Isa::Scalar && m == 256 {
+                    continue;
                 }
+                let name = format!("{}/{packing:?}/{rows}x{cols}", cpu.isa());
+                group.bench_function(BenchmarkId::new(name, m), |bencher| {
+                    bencher.iter(|| {
+                        cpu.prepare(&mut inputs, black_box(&x), None, &w);
+                        cpu.product(&inputs, &w, None, Write::Replace, &mut y);
+                    });
+                });
             }
         }
     }
 }
 
-/// One decode at the end of a long context, and a chunk of 64 rows there.
+/// A cache for each layer, as many as do not fit a processor's caches.
+fn kv_layers(format: KvFormat, len: usize) -> Vec<KvCache> {
+    let blocks = len / BLOCK_TOKENS;
+    let shape =
+        KvShape { blocks, block_tokens: BLOCK_TOKENS, kv_heads: KV_HEADS, head_dim: HEAD_DIM };
+    let width = KV_HEADS * HEAD_DIM;
+    let numbers = numbers(len * width);
+    let filled = |_| {
+        let mut cache = KvCache::new(format, shape);
+        for (position, x) in numbers.chunks_exact(width).enumerate() {
+            cache.write((position / BLOCK_TOKENS) as u32, position % BLOCK_TOKENS, x, x);
+        }
+        cache
+    };
+    (0..LAYERS).map(filled).collect()
+}
+
+/// A decode, whose throughput is in bytes of K and V, and a chunk of prefill, whose throughput
+/// is in multiplications with addition. Each call is another layer.
 fn attention(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("attention");
-    let numbers = numbers(CONTEXT * KV_HEADS * HEAD_DIM);
-    let halves = halves(&numbers);
-    let blocks: Vec<u32> = (0..(CONTEXT / BLOCK_TOKENS) as u32).rev().collect();
-    for (format, elems) in [("f32", Elems::F32(&numbers)), ("bf16", Elems::Bf16(&halves))] {
-        let kv = PagedKv {
-            k: elems,
-            v: elems,
-            block_tokens: BLOCK_TOKENS,
-            kv_heads: KV_HEADS,
-            head_dim: HEAD_DIM,
-        };
-        for m in [1, 64] {
-            let rows: Vec<AttendRow> = (0..m)
-                .map(|row| AttendRow { blocks_start: 0, len: (CONTEXT - m + row + 1) as u32 })
-                .collect();
-            let stride = HEADS * HEAD_DIM;
-            let query = Query { q: &numbers[..m * stride], stride, heads: HEADS, scale: 0.125 };
-            let mut y = vec![0.0; m * stride];
-            group.throughput(Throughput::Elements((2 * m * CONTEXT * HEADS * HEAD_DIM) as u64));
-            for cpu in cpus() {
-                let name = format!("{}/{format}", cpu.isa());
-                group.bench_function(BenchmarkId::new(name, m), |bencher| {
-                    bencher.iter(|| cpu.attention(black_box(query), kv, &blocks, &rows, &mut y));
+    let stride = HEADS * HEAD_DIM;
+    for (m, len) in [(1, 512), (1, 4096), (512, 512)] {
+        let q = numbers(m * stride);
+        let query = Query { q: &q, stride, heads: HEADS, scale: 0.125 };
+        let blocks: Vec<u32> = (0..(len / BLOCK_TOKENS) as u32).rev().collect();
+        let rows: Vec<AttendRow> =
+            (len - m + 1..=len).map(|len| AttendRow { blocks_start: 0, len: len as u32 }).collect();
+        let mut y = vec![0.0; m * stride];
+        for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8] {
+            let layers = kv_layers(format, len);
+            group.throughput(match m {
+                1 => Throughput::Bytes((len * format.bytes(KV_HEADS, HEAD_DIM)) as u64),
+                _ => Throughput::Elements((m * (m + 1) * stride) as u64),
+            });
+            for cpu in cpus().filter(|cpu| cpu.isa() != Isa::Scalar || m == 1) {
+                let mut layer = layers.iter().cycle();
+                let name = format!("{}/{format}/{m}", cpu.isa());
+                group.bench_function(BenchmarkId::new(name, len), |bencher| {
+                    bencher.iter(|| {
+                        let kv = layer.next().expect("a cycle does not end");
+                        cpu.attention(black_box(query), kv, &blocks, &rows, &mut y);
+                    });
                 });
             }
         }
@@ -132,6 +153,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(100))
         .measurement_time(Duration::from_millis(400));
-    targets = matmul, attention, rows
+    targets = products, attention, rows
 }
 criterion_main!(kernels);

@@ -1,13 +1,16 @@
 //! The door to the kernels of one instruction set: checks shapes, deals work to the threads.
 
+mod attention;
+
+use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::arch::{self, ProductFn, Products, Table};
 use crate::isa::Isa;
-use crate::ops::{Attention, HEADS_PER_KV_MAX, Heads, RowMajor, TILE_COLS};
+use crate::ops::Heads;
 use crate::out::Out;
 use crate::pool::{PARTS_MAX, Pool};
-use crate::shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};
+use crate::shape::RopeTables;
 
 /// Multiplications from which a phase is dealt to the threads that are awake: a few microseconds
 /// of one core, some times what dealing costs.
@@ -38,6 +41,8 @@ pub struct Cpu {
     /// bf16 times bf16, where the machine multiplies it.
     pub(crate) bf16_rounded: Option<ProductFn>,
     pool: Pool,
+    /// Where attention keeps the results of spans; empty for a single thread.
+    partials: RefCell<Vec<f32>>,
 }
 
 impl Cpu {
@@ -47,7 +52,8 @@ impl Cpu {
         assert!(threads >= 1, "kernels need a thread");
         let table = arch::table(isa)?;
         let (products, bf16_rounded) = arch::products(isa);
-        Some(Cpu { isa, table, products, bf16_rounded, pool: Pool::new(threads) })
+        let partials = RefCell::new(attention::partials(threads));
+        Some(Cpu { isa, table, products, bf16_rounded, pool: Pool::new(threads), partials })
     }
 
     pub fn isa(&self) -> Isa {
@@ -57,45 +63,6 @@ impl Cpu {
     /// Threads that work on a kernel, the caller's included.
     pub fn threads(&self) -> usize {
         self.pool.threads()
-    }
-
-    /// `y[M, rows] (+)= x[M, cols] · wᵀ + bias[rows]`, where M is `x.len() / cols`.
-    pub fn matmul(
-        &self,
-        x: &[f32],
-        w: Matrix<'_>,
-        bias: Option<&[f32]>,
-        write: Write,
-        y: &mut [f32],
-    ) {
-        check_matmul(x, w, bias, y);
-        let (Matrix { rows, cols, .. }, y) = (w, Out::new(y));
-        match w.elems {
-            Elems::F32(w) => {
-                self.row_major(
-                    &RowMajor { x, w, rows, cols, bias, write, y },
-                    self.table.matmul_f32,
-                );
-            }
-            Elems::Bf16(w) => {
-                self.row_major(
-                    &RowMajor { x, w, rows, cols, bias, write, y },
-                    self.table.matmul_bf16,
-                );
-            }
-        }
-    }
-
-    fn row_major<E: Sync>(
-        &self,
-        product: &RowMajor<'_, E>,
-        kernel: unsafe fn(&RowMajor<'_, E>, Range<usize>),
-    ) {
-        self.deal(product.rows, TILE_COLS, product.x.len() * product.rows, |rows| {
-            // SAFETY: the table is of an instruction set that this machine has, the shapes
-            // were checked, and no row of w is dealt twice.
-            unsafe { kernel(product, rows) };
-        });
     }
 
     /// `y[M, N] = x / sqrt(mean(x²) + eps) * weight[N]`
@@ -157,48 +124,6 @@ impl Cpu {
                 let y = out.slice(rows.start * width..rows.end * width);
                 (self.table.swiglu)(gate_up, y, width);
             }
-        });
-    }
-
-    /// Grouped-query attention: row `m` attends to the first `rows[m].len` positions of its
-    /// sequence, found through the block table at `blocks[rows[m].blocks_start..]`.
-    /// `y[M, heads * head_dim]`.
-    pub fn attention(
-        &self,
-        query: Query<'_>,
-        kv: PagedKv<'_>,
-        blocks: &[u32],
-        rows: &[AttendRow],
-        y: &mut [f32],
-    ) {
-        check_attention(query, kv, blocks, rows, y);
-        let seen: usize = rows.iter().map(|row| row.len as usize).sum();
-        let work = 2 * seen * query.heads * kv.head_dim;
-        let (parts, wake) = (self.parts(rows.len() * kv.kv_heads, work), work >= WAKE_MIN);
-        let y = Out::new(y);
-        match (kv.k, kv.v) {
-            (Elems::F32(k), Elems::F32(v)) => {
-                let attention = Attention { query, kv, k, v, blocks, rows, parts, y };
-                self.attend(&attention, wake, self.table.attention_f32);
-            }
-            (Elems::Bf16(k), Elems::Bf16(v)) => {
-                let attention = Attention { query, kv, k, v, blocks, rows, parts, y };
-                self.attend(&attention, wake, self.table.attention_bf16);
-            }
-            _ => unreachable!("the door refused K and V of different formats"),
-        }
-    }
-
-    fn attend<E: Sync>(
-        &self,
-        attention: &Attention<'_, E>,
-        wake: bool,
-        kernel: unsafe fn(&Attention<'_, E>, usize),
-    ) {
-        self.run(attention.parts, wake, |part| {
-            // SAFETY: the table is of an instruction set that this machine has, the shapes and
-            // blocks were checked, and each part is computed once.
-            unsafe { kernel(attention, part) };
         });
     }
 
@@ -265,52 +190,4 @@ fn share(count: usize, granule: usize, part: usize, parts: usize) -> Range<usize
     let granules = count.div_ceil(granule);
     let edge = |part: usize| (granules * part / parts * granule).min(count);
     edge(part)..edge(part + 1)
-}
-
-fn check_matmul(x: &[f32], w: Matrix<'_>, bias: Option<&[f32]>, y: &[f32]) {
-    assert!(w.rows > 0 && w.cols > 0, "matmul: empty weights");
-    assert_eq!(Some(w.elems.len()), w.rows.checked_mul(w.cols), "matmul: weights");
-    assert!(x.len().is_multiple_of(w.cols), "matmul: x");
-    assert_eq!(Some(y.len()), (x.len() / w.cols).checked_mul(w.rows), "matmul: y");
-    assert!(bias.is_none_or(|bias| bias.len() == w.rows), "matmul: bias");
-}
-
-fn check_attention(
-    query: Query<'_>,
-    kv: PagedKv<'_>,
-    blocks: &[u32],
-    rows: &[AttendRow],
-    y: &[f32],
-) {
-    let product = |factors: &[usize]| {
-        let product =
-            factors.iter().try_fold(1usize, |product, &factor| product.checked_mul(factor));
-        product.expect("attention: a shape beyond memory")
-    };
-    let width = product(&[query.heads, kv.head_dim]);
-    assert!(width > 0 && kv.kv_heads > 0 && kv.block_tokens > 0, "attention: empty shape");
-    assert!(query.heads.is_multiple_of(kv.kv_heads), "attention: heads");
-    assert!(query.heads / kv.kv_heads <= HEADS_PER_KV_MAX, "attention: heads per KV head");
-    assert!(query.stride >= width, "attention: heads beyond the row");
-    assert_eq!(y.len(), product(&[rows.len(), width]), "attention: y");
-    assert!(
-        rows.is_empty()
-            || product(&[rows.len() - 1, query.stride]).saturating_add(width) <= query.q.len(),
-        "attention: q"
-    );
-    let same_format =
-        matches!((kv.k, kv.v), (Elems::F32(_), Elems::F32(_)) | (Elems::Bf16(_), Elems::Bf16(_)));
-    assert!(same_format && kv.k.len() == kv.v.len(), "attention: K and V differ");
-    let block_len = product(&[kv.kv_heads, kv.block_tokens, kv.head_dim]);
-    assert!(kv.k.len().is_multiple_of(block_len), "attention: cache");
-    let cache_blocks = kv.k.len() / block_len;
-    for row in rows {
-        assert!(row.len > 0, "attention: a row sees at least itself");
-        let table =
-            &blocks[row.blocks_start as usize..][..(row.len as usize).div_ceil(kv.block_tokens)];
-        assert!(
-            table.iter().all(|&block| (block as usize) < cache_blocks),
-            "attention: block beyond the cache"
-        );
-    }
 }

@@ -9,11 +9,11 @@
 
 mod arch;
 mod bandwidth;
-mod convert;
 mod cpu;
 mod dot;
 mod inputs;
 mod isa;
+mod kv;
 mod memory;
 pub mod naive;
 mod ops;
@@ -26,11 +26,11 @@ mod threads;
 mod vector;
 
 pub use bandwidth::{BandwidthProbe, ReadLoop};
-pub use convert::{gather, to_bf16, to_f32};
 pub use cpu::Cpu;
 pub use inputs::{Inputs, Norm};
 pub use isa::{Isa, UnknownIsa};
+pub use kv::{HEAD_DIM_MAX, KvCache, KvFormat, KvShape};
 pub use memory::{Pages, Plain};
 pub use packed::{GateUp, Group, Packed, Packing, STRIP, Strips};
-pub use shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};
+pub use shape::{AttendRow, Query, RopeTables, Write};
 pub use threads::default_threads;

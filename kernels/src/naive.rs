@@ -2,32 +2,9 @@
 //! test's tolerance measures the kernel and not the oracle.
 
 use crate::inputs::Norm;
+use crate::kv::KvCache;
 use crate::packed::{GateUp, Packed, Packing};
-use crate::shape::{AttendRow, Elems, Matrix, PagedKv, Query, RopeTables, Write};
-
-impl Elems<'_> {
-    fn get(&self, index: usize) -> f32 {
-        match self {
-            Elems::F32(elems) => elems[index],
-            Elems::Bf16(elems) => elems[index].to_f32(),
-        }
-    }
-}
-
-/// `y[M, rows] (+)= x[M, cols] · wᵀ + bias[rows]`
-pub fn matmul(x: &[f32], w: Matrix<'_>, bias: Option<&[f32]>, write: Write, y: &mut [f32]) {
-    for (x, y) in x.chunks_exact(w.cols).zip(y.chunks_exact_mut(w.rows)) {
-        for (n, y) in y.iter_mut().enumerate() {
-            let dot: f64 =
-                (0..w.cols).map(|k| f64::from(x[k]) * f64::from(w.elems.get(n * w.cols + k))).sum();
-            let product = dot as f32 + bias.map_or(0.0, |bias| bias[n]);
-            match write {
-                Write::Replace => *y = product,
-                Write::Add => *y += product,
-            }
-        }
-    }
-}
+use crate::shape::{AttendRow, Query, RopeTables, Write};
 
 /// The numbers that a product with `w` multiplies, for rows `x[M, cols]`: normed, then rounded as
 /// the packing asks. `rounds_bf16`: whether the machine multiplies bf16.
@@ -134,37 +111,40 @@ pub fn swiglu(gate_up: &[f32], y: &mut [f32], width: usize) {
 /// Grouped-query attention through block tables. `y[M, heads * head_dim]`
 pub fn attention(
     query: Query<'_>,
-    kv: PagedKv<'_>,
+    kv: &KvCache,
     blocks: &[u32],
     rows: &[AttendRow],
     y: &mut [f32],
 ) {
-    let dim = kv.head_dim;
-    let group = query.heads / kv.kv_heads;
+    let (dim, tokens) = (kv.shape().head_dim, kv.shape().block_tokens);
+    let (group, width) = (query.heads / kv.shape().kv_heads, kv.shape().kv_heads * dim);
     for (m, row) in rows.iter().enumerate() {
         let table = &blocks[row.blocks_start as usize..];
+        let seen: Vec<(Vec<f32>, Vec<f32>)> = (0..row.len as usize)
+            .map(|position| {
+                let (mut k, mut v) = (vec![0.0; width], vec![0.0; width]);
+                kv.read(table[position / tokens], position % tokens, &mut k, &mut v);
+                (k, v)
+            })
+            .collect();
         for head in 0..query.heads {
             let q = &query.q[m * query.stride + head * dim..][..dim];
-            let start = |position: usize| {
-                let block = table[position / kv.block_tokens] as usize;
-                let slot = position % kv.block_tokens;
-                ((block * kv.kv_heads + head / group) * kv.block_tokens + slot) * dim
+            let shared = head / group * dim;
+            let score = |(k, _): &(Vec<f32>, Vec<f32>)| {
+                let products =
+                    q.iter().zip(&k[shared..]).map(|(q, k)| f64::from(*q) * f64::from(*k));
+                products.sum::<f64>() * f64::from(query.scale)
             };
-            let scores: Vec<f64> = (0..row.len as usize)
-                .map(|position| {
-                    let k = |i| f64::from(kv.k.get(start(position) + i));
-                    let dot: f64 = (0..dim).map(|i| f64::from(q[i]) * k(i)).sum();
-                    dot * f64::from(query.scale)
-                })
-                .collect();
+            let scores: Vec<f64> = seen.iter().map(score).collect();
             let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
             let total: f64 = weights.iter().sum();
             for i in 0..dim {
-                let v = |position| f64::from(kv.v.get(start(position) + i));
-                let sum: f64 =
-                    weights.iter().enumerate().map(|(position, weight)| weight * v(position)).sum();
-                y[(m * query.heads + head) * dim + i] = (sum / total) as f32;
+                let products = weights
+                    .iter()
+                    .zip(&seen)
+                    .map(|(weight, (_, v))| weight * f64::from(v[shared + i]));
+                y[(m * query.heads + head) * dim + i] = (products.sum::<f64>() / total) as f32;
             }
         }
     }

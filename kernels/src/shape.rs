@@ -1,35 +1,5 @@
 //! The operands of kernels as plain structs: borrowed numbers and their shapes.
 
-use half::bf16;
-
-/// f32 or bf16 numbers, borrowed.
-#[derive(Clone, Copy, Debug)]
-pub enum Elems<'a> {
-    F32(&'a [f32]),
-    Bf16(&'a [bf16]),
-}
-
-impl Elems<'_> {
-    pub fn len(&self) -> usize {
-        match self {
-            Elems::F32(elems) => elems.len(),
-            Elems::Bf16(elems) => elems.len(),
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Row-major matrix of weights: `[rows, cols]`; a linear layer's `[out, in]`.
-#[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
-    pub elems: Elems<'a>,
-    pub rows: usize,
-    pub cols: usize,
-}
-
 /// What happens to a product's destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
@@ -56,16 +26,6 @@ pub struct Query<'a> {
     pub heads: usize,
     /// Multiplies every score, usually `1 / sqrt(head_dim)`.
     pub scale: f32,
-}
-
-/// One layer's KV cache: K and V each `[blocks, kv_heads, block_tokens, head_dim]`.
-#[derive(Clone, Copy, Debug)]
-pub struct PagedKv<'a> {
-    pub k: Elems<'a>,
-    pub v: Elems<'a>,
-    pub block_tokens: usize,
-    pub kv_heads: usize,
-    pub head_dim: usize,
 }
 
 /// One query row of attention.

@@ -16,6 +16,8 @@ pub(crate) const LANES_MAX: usize = 16;
 /// alignment beyond the number's own is needed.
 pub(crate) trait Vector: Copy {
     const LANES: usize;
+    /// Registers that an algorithm may fill.
+    const REGISTERS: usize;
 
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
@@ -23,6 +25,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_first(p: *const f32, n: usize) -> Self;
     unsafe fn load_bf16(p: *const bf16) -> Self;
     unsafe fn load_first_bf16(p: *const bf16, n: usize) -> Self;
+    unsafe fn load_i8(p: *const i8) -> Self;
+    unsafe fn load_first_i8(p: *const i8, n: usize) -> Self;
     unsafe fn store(self, p: *mut f32);
     unsafe fn store_first(self, p: *mut f32, n: usize);
 
@@ -84,6 +88,20 @@ impl Elem for bf16 {
     unsafe fn load_first<V: Vector>(p: *const bf16, n: usize) -> V {
         // SAFETY: the caller's promise is the one needed.
         unsafe { V::load_first_bf16(p, n) }
+    }
+}
+
+impl Elem for i8 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(p: *const i8) -> V {
+        // SAFETY: the caller's promise is the one needed.
+        unsafe { V::load_i8(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first<V: Vector>(p: *const i8, n: usize) -> V {
+        // SAFETY: the caller's promise is the one needed.
+        unsafe { V::load_first_i8(p, n) }
     }
 }
 

@@ -20,7 +20,7 @@ const HIDDEN_MAX: usize = 1 << 17;
 const INTERMEDIATE_MAX: usize = 1 << 20;
 const LAYERS_MAX: usize = 1 << 10;
 const HEADS_MAX: usize = 1 << 10;
-const HEAD_DIM_MAX: usize = 1 << 10;
+const HEAD_DIM_MAX: usize = kernels::HEAD_DIM_MAX;
 const VOCAB_MAX: usize = 1 << 22;
 const CONTEXT_MAX: usize = 1 << 24;
 /// Ids that end a sequence; models in use have at most a handful.

@@ -17,7 +17,6 @@ pub mod fim;
 pub mod kv;
 pub mod language;
 pub mod model;
-pub mod numbers;
 pub mod rope;
 pub mod sampler;
 pub mod step;
@@ -48,6 +47,8 @@ pub enum KvFormat {
     Auto,
     F32,
     Bf16,
+    /// Bytes, with a scale to each position and head.
+    Q8,
 }
 
 /// Order of prefix and suffix in a FIM prompt, as asked for.

@@ -12,7 +12,7 @@ use kernels::Packing;
 use crate::cache::{Cache, Key, Unwritten};
 use crate::config::DecoderConfig;
 use crate::error::LoadError;
-use crate::numbers::Format;
+use crate::kv::KvMemory;
 use crate::weights::{
     LARGE_PARAMETERS, Safetensors, TensorName, WeightFormat, WeightSource, Weights,
 };
@@ -97,7 +97,7 @@ impl ModelSource {
 pub struct LoadedModel {
     pub config: DecoderConfig,
     pub weights: Arc<Weights>,
-    pub kv_format: Format,
+    pub kv_format: kernels::KvFormat,
 }
 
 /// A model and how it came into memory.
@@ -166,7 +166,7 @@ impl LoadedModel {
 
     /// KV memory that one position of one sequence takes, in all layers.
     pub fn kv_bytes_per_token(&self) -> usize {
-        2 * self.config.layers * self.config.kv_width() * self.kv_format.bytes()
+        KvMemory::bytes_per_token(&self.config, self.kv_format)
     }
 }
 
@@ -180,11 +180,12 @@ pub(crate) fn weight_format(
     Ok(WeightFormat::choose(quant, config.parameters(), stored))
 }
 
-fn kv_format(kv: KvFormat, weights: WeightFormat) -> Format {
+fn kv_format(kv: KvFormat, weights: WeightFormat) -> kernels::KvFormat {
     match kv {
-        KvFormat::Auto if weights.body == Packing::F32 => Format::F32,
-        KvFormat::Auto | KvFormat::Bf16 => Format::Bf16,
-        KvFormat::F32 => Format::F32,
+        KvFormat::Auto if weights.body == Packing::F32 => kernels::KvFormat::F32,
+        KvFormat::Auto | KvFormat::Bf16 => kernels::KvFormat::Bf16,
+        KvFormat::F32 => kernels::KvFormat::F32,
+        KvFormat::Q8 => kernels::KvFormat::Q8,
     }
 }
 

@@ -10,7 +10,6 @@ use models::error::LoadError;
 use models::kv::BLOCK_TOKENS;
 use models::language::Language;
 use models::model::{self, Loaded, LoadedModel};
-use models::numbers::Format;
 use models::weights::WeightFormat;
 
 use crate::config::ModelConfig;
@@ -43,7 +42,7 @@ pub struct Facts {
     pub parameters: u64,
     pub weight_format: WeightFormat,
     pub weight_bytes: usize,
-    pub kv_format: Format,
+    pub kv_format: kernels::KvFormat,
     pub isa: kernels::Isa,
     pub threads: usize,
     pub context: usize,

@@ -53,7 +53,7 @@ struct Options {
     /// Weight format: auto, f32, bf16, q8, q4
     #[arg(long, global = true, value_name = "FORMAT")]
     quant: Option<String>,
-    /// KV cache format: auto, f32, bf16
+    /// KV cache format: auto, f32, bf16, q8
     #[arg(long, global = true, value_name = "FORMAT")]
     kv: Option<String>,
     /// Instruction set: auto, avx512, avx2, neon, scalar

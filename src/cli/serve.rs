@@ -114,7 +114,7 @@ mod tests {
             parameters: 6_500_000,
             weight_format: WeightFormat { body: Packing::Q4(group), head: Packing::Q8(group) },
             weight_bytes: 13 << 20,
-            kv_format: models::numbers::Format::Bf16,
+            kv_format: kernels::KvFormat::Bf16,
             isa: kernels::Isa::Scalar,
             threads: 2,
             context: 1024,

@@ -527,8 +527,12 @@ const QUANTS: [(&str, Quant); 5] = [
     ("q8", Quant::Q8),
     ("q4", Quant::Q4),
 ];
-const KV_FORMATS: [(&str, KvFormat); 3] =
-    [("auto", KvFormat::Auto), ("f32", KvFormat::F32), ("bf16", KvFormat::Bf16)];
+const KV_FORMATS: [(&str, KvFormat); 4] = [
+    ("auto", KvFormat::Auto),
+    ("f32", KvFormat::F32),
+    ("bf16", KvFormat::Bf16),
+    ("q8", KvFormat::Q8),
+];
 const ISAS: [(&str, Option<kernels::Isa>); 5] = [
     ("auto", None),
     ("avx512", Some(kernels::Isa::Avx512)),

@@ -52,6 +52,7 @@ unsafe fn power_of_two(n: __m256i) -> __m256 {
 // In each method the caller vouches for AVX2 and FMA, and for the memory behind a pointer.
 impl Vector for F32x8 {
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F32x8 {
@@ -84,6 +85,22 @@ impl Vector for F32x8 {
         unsafe {
             std::ptr::copy_nonoverlapping(p.cast(), lanes.as_mut_ptr(), n);
             widen(_mm_loadu_si128(lanes.as_ptr().cast()))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> F32x8 {
+        // SAFETY: the trait's contract.
+        F32x8(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_first_i8(p: *const i8, n: usize) -> F32x8 {
+        let mut lanes = [0i8; 8];
+        // SAFETY: the trait's contract; `n <= 8` numbers fit the array.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
+            F32x8::load_i8(lanes.as_ptr())
         }
     }
 

@@ -50,6 +50,7 @@ unsafe fn fold_halves(x: __m512, y: __m512) -> __m512 {
 // In each method the caller vouches for AVX-512, and for the memory behind a pointer.
 impl Vector for F32x16 {
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F32x16 {
@@ -79,6 +80,21 @@ impl Vector for F32x16 {
     unsafe fn load_first_bf16(p: *const bf16, n: usize) -> F32x16 {
         // SAFETY: the trait's contract; masked lanes are not read.
         unsafe { widen(_mm256_maskz_loadu_epi16(mask(n), p.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> F32x16 {
+        // SAFETY: the trait's contract.
+        F32x16(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_first_i8(p: *const i8, n: usize) -> F32x16 {
+        // SAFETY: the trait's contract; masked lanes are not read.
+        unsafe {
+            let bytes = _mm_maskz_loadu_epi8(mask(n), p);
+            F32x16(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)))
+        }
     }
 
     #[inline(always)]

@@ -40,6 +40,7 @@ unsafe fn power_of_two(n: int32x4_t) -> float32x4_t {
 // In each method the caller vouches for NEON, and for the memory behind a pointer.
 impl Vector for F32x4 {
     const LANES: usize = 4;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F32x4 {
@@ -76,6 +77,25 @@ impl Vector for F32x4 {
         unsafe {
             std::ptr::copy_nonoverlapping(p.cast(), lanes.as_mut_ptr(), n);
             widen(vld1_u16(lanes.as_ptr()))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> F32x4 {
+        // SAFETY: the trait's contract; four bytes are read, wherever they begin.
+        unsafe {
+            let bytes = vcreate_s8(u64::from(p.cast::<u32>().read_unaligned()));
+            F32x4(vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes)))))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first_i8(p: *const i8, n: usize) -> F32x4 {
+        let mut lanes = [0i8; 4];
+        // SAFETY: the trait's contract; `n <= 4` numbers fit the array.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
+            F32x4::load_i8(lanes.as_ptr())
         }
     }
 

@@ -34,6 +34,7 @@ fn power_of_two(n: i32) -> f32 {
 
 impl Vector for Lanes {
     const LANES: usize = LANES;
+    const REGISTERS: usize = 16;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Lanes {
@@ -69,6 +70,22 @@ impl Vector for Lanes {
         for (i, lane) in lanes.iter_mut().enumerate().take(n) {
             // SAFETY: the caller vouches for `n` numbers at `p`.
             *lane = f32::from_bits(u32::from(unsafe { *p.add(i) }.to_bits()) << 16);
+        }
+        Lanes(lanes)
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Lanes {
+        // SAFETY: the caller vouches for LANES numbers at `p`.
+        Lanes(unsafe { p.cast::<[i8; LANES]>().read() }.map(f32::from))
+    }
+
+    #[inline(always)]
+    unsafe fn load_first_i8(p: *const i8, n: usize) -> Lanes {
+        let mut lanes = [0.0; LANES];
+        for (i, lane) in lanes.iter_mut().enumerate().take(n) {
+            // SAFETY: the caller vouches for `n` numbers at `p`.
+            *lane = f32::from(unsafe { *p.add(i) });
         }
         Lanes(lanes)
     }

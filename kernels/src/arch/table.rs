@@ -4,17 +4,18 @@ use std::ops::Range;
 
 use half::bf16;
 
-use crate::ops::{Attention, Heads, Prepare, RowMajor};
+use crate::kv::Planes;
+use crate::ops::{Attention, Heads, Partials, Prepare};
 use crate::shape::RopeTables;
 
 /// # Safety
 /// Each function needs the instruction set that its table belongs to, and operands whose
 /// shapes the door has checked.
 pub(crate) struct Table {
-    pub(crate) matmul_f32: unsafe fn(&RowMajor<'_, f32>, Range<usize>),
-    pub(crate) matmul_bf16: unsafe fn(&RowMajor<'_, bf16>, Range<usize>),
-    pub(crate) attention_f32: unsafe fn(&Attention<'_, f32>, usize),
-    pub(crate) attention_bf16: unsafe fn(&Attention<'_, bf16>, usize),
+    pub(crate) attention_f32: unsafe fn(&Attention<'_>, &Planes<f32>, usize),
+    pub(crate) attention_bf16: unsafe fn(&Attention<'_>, &Planes<bf16>, usize),
+    pub(crate) attention_q8: unsafe fn(&Attention<'_>, &Planes<i8>, usize),
+    pub(crate) join_spans: unsafe fn(&Attention<'_>, &Partials<'_>, Range<usize>),
     pub(crate) prepare: unsafe fn(&Prepare<'_>, Range<usize>),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) rope: unsafe fn(&mut [f32], Heads, RopeTables<'_>, &[u32]),
@@ -31,18 +32,16 @@ pub(crate) struct Table {
 macro_rules! kernels {
     ($(#[$features:meta])* $vector:ty, $tile:literal) => {
         pub(crate) const TABLE: $crate::arch::Table = $crate::arch::Table {
-            matmul_f32: $crate::arch::table::kernels!(@fn [$(#[$features])*]
-                (product: &$crate::ops::RowMajor<'_, f32>, rows: std::ops::Range<usize>)
-                { $crate::ops::matmul::<$vector, f32, $tile>(product, rows) }),
-            matmul_bf16: $crate::arch::table::kernels!(@fn [$(#[$features])*]
-                (product: &$crate::ops::RowMajor<'_, half::bf16>, rows: std::ops::Range<usize>)
-                { $crate::ops::matmul::<$vector, half::bf16, $tile>(product, rows) }),
-            attention_f32: $crate::arch::table::kernels!(@fn [$(#[$features])*]
-                (attention: &$crate::ops::Attention<'_, f32>, part: usize)
-                { $crate::ops::attention::<$vector, f32, $tile>(attention, part) }),
-            attention_bf16: $crate::arch::table::kernels!(@fn [$(#[$features])*]
-                (attention: &$crate::ops::Attention<'_, half::bf16>, part: usize)
-                { $crate::ops::attention::<$vector, half::bf16, $tile>(attention, part) }),
+            attention_f32: $crate::arch::table::kernels!(
+                @attention [$(#[$features])*] $vector, f32),
+            attention_bf16: $crate::arch::table::kernels!(
+                @attention [$(#[$features])*] $vector, half::bf16),
+            attention_q8: $crate::arch::table::kernels!(
+                @attention [$(#[$features])*] $vector, i8),
+            join_spans: $crate::arch::table::kernels!(@fn [$(#[$features])*]
+                (attention: &$crate::ops::Attention<'_>,
+                 partials: &$crate::ops::Partials<'_>, pairs: std::ops::Range<usize>)
+                { $crate::ops::join_spans::<$vector>(attention, partials, pairs) }),
             prepare: $crate::arch::table::kernels!(@fn [$(#[$features])*]
                 (prepare: &$crate::ops::Prepare<'_>, rows: std::ops::Range<usize>)
                 { $crate::ops::prepare::<$vector>(prepare, rows) }),
@@ -70,6 +69,27 @@ macro_rules! kernels {
         [$($crate::arch::table::kernels!(@fn $features
             (x: &[f32]) -> f32
             { $crate::bandwidth::read::<$vector, $number>(x) })),*]
+    };
+    (@attention [$($features:tt)*] $vector:ty, $elem:ty) => {
+        $crate::arch::table::kernels!(@fn [$($features)*]
+            (attention: &$crate::ops::Attention<'_>,
+             planes: &$crate::kv::Planes<$elem>, part: usize)
+            { $crate::ops::attention::<$vector, $elem>(attention, planes, &[
+                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 1),
+                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 2),
+                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 3),
+                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 4),
+                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 5),
+                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 6),
+                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 7),
+                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 8),
+                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 14),
+            ], part) })
+    };
+    (@tile [$($features:tt)*] $vector:ty, $elem:ty, $size:literal) => {
+        $crate::arch::table::kernels!(@fn [$($features)*]
+            (work: &$crate::ops::Work<'_, $elem>, states: &mut [$crate::ops::State])
+            { $crate::ops::tile::<$vector, $elem, $size>(work, states) })
     };
     (@fn [$($features:tt)*] ($($arg:ident: $kind:ty),*) $(-> $out:ty)? { $body:expr }) => {{
         $($features)*

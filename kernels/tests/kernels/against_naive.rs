@@ -1,51 +1,12 @@
 //! Every kernel of every instruction set against the oracle, on odd shapes.
 
-use kernels::{Matrix, Query, RopeTables, Write, naive};
+use kernels::{Query, RopeTables, naive};
 use proptest::prelude::*;
 
-/// A row of weights that is wider than the block which stays in a cache.
-#[test]
-fn matmul_of_very_wide_rows() {
-    let (m, rows, cols) = (2, 9, 140_000);
-    let x = numbers(1, m * cols);
-    let weights = Stored::new(numbers(2, rows * cols));
-    for cpu in cpus(2) {
-        for elems in weights.formats() {
-            let w = Matrix { elems, rows, cols };
-            let (mut got, mut want) = (vec![0.0; m * rows], vec![0.0; m * rows]);
-            cpu.matmul(&x, w, None, Write::Replace, &mut got);
-            naive::matmul(&x, w, None, Write::Replace, &mut want);
-            assert_close(&got, &want, 1e-4, &cpu.isa().to_string());
-        }
-    }
-}
-
-use crate::support::{Cache, Stored, assert_close, cases, cpus, numbers};
+use crate::support::{Cache, assert_close, cases, chunk_rows, cpus, few_cases, length, numbers};
 
 proptest! {
     #![proptest_config(cases())]
-
-    #[test]
-    fn matmul(
-        m in 1usize..20, rows in 1usize..70, cols in 1usize..150,
-        threads in 1usize..4, biased: bool, add: bool, seed: u64,
-    ) {
-        let x = numbers(seed, m * cols);
-        let weights = Stored::new(numbers(seed + 1, rows * cols));
-        let bias = numbers(seed + 2, rows);
-        let bias = biased.then_some(&bias[..]);
-        let write = if add { Write::Add } else { Write::Replace };
-        for cpu in cpus(threads) {
-            for elems in weights.formats() {
-                let w = Matrix { elems, rows, cols };
-                let mut got = numbers(seed + 3, m * rows);
-                let mut want = got.clone();
-                cpu.matmul(&x, w, bias, write, &mut got);
-                naive::matmul(&x, w, bias, write, &mut want);
-                assert_close(&got, &want, 1e-5, &format!("{} {m}x{rows}x{cols}", cpu.isa()));
-            }
-        }
-    }
 
     #[test]
     fn rms_norm(m in 1usize..9, width in 1usize..200, scale in 1e-3f32..1e3, seed: u64) {
@@ -92,29 +53,6 @@ proptest! {
     }
 
     #[test]
-    fn attention(
-        lens in prop::collection::vec(1usize..100, 1..4), kv_heads in 1usize..4,
-        group in prop::sample::select(&[1usize, 2, 3, 5, 7, 8][..]), half in 1usize..50,
-        block_tokens in prop::sample::select(&[16usize, 32, 5][..]),
-        sharp in 0.1f32..40.0, threads in 1usize..4, seed: u64,
-    ) {
-        let (heads, dim) = (kv_heads * group, 2 * half);
-        let cache = Cache::new(&lens, block_tokens, kv_heads, dim, seed);
-        let stride = heads * dim + 3;
-        let q = numbers(seed + 1, lens.len() * stride);
-        let query = Query { q: &q, stride, heads, scale: sharp / (dim as f32).sqrt() };
-        for kv in cache.formats() {
-            let mut want = vec![0.0; lens.len() * heads * dim];
-            naive::attention(query, kv, &cache.blocks, &cache.rows, &mut want);
-            for cpu in cpus(threads) {
-                let mut got = vec![f32::NAN; want.len()];
-                cpu.attention(query, kv, &cache.blocks, &cache.rows, &mut got);
-                assert_close(&got, &want, 2e-5, &cpu.isa().to_string());
-            }
-        }
-    }
-
-    #[test]
     fn argmax(
         len in 1usize..5000, specials in prop::collection::vec((any::<u16>(), 0usize..4), 0..6),
         seed: u64,
@@ -137,6 +75,55 @@ proptest! {
         for cpu in cpus(1) {
             let got = cpu.log_sum_exp(&x);
             prop_assert!((got - want).abs() <= 1e-6 * want.abs().max(10.0), "{got} {want}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(few_cases())]
+
+    #[test]
+    fn attention(
+        lens in prop::collection::vec(length(), 1..4), kv_heads in 1usize..4,
+        group in 1usize..10, half in 1usize..50,
+        block_tokens in prop::sample::select(&[16usize, 32][..]),
+        sharp in 0.1f32..40.0, threads in 1usize..4, seed: u64,
+    ) {
+        let (heads, dim) = (kv_heads * group, 2 * half);
+        let cache = Cache::new(&lens, block_tokens, kv_heads, dim, seed);
+        let stride = heads * dim + 3;
+        let q = numbers(seed + 1, lens.len() * stride);
+        let query = Query { q: &q, stride, heads, scale: sharp / (dim as f32).sqrt() };
+        for kv in &cache.formats {
+            let mut want = vec![0.0; lens.len() * heads * dim];
+            naive::attention(query, kv, &cache.blocks, &cache.rows, &mut want);
+            for cpu in cpus(threads) {
+                let mut got = vec![f32::NAN; want.len()];
+                cpu.attention(query, kv, &cache.blocks, &cache.rows, &mut got);
+                assert_close(&got, &want, 2e-5, &cpu.isa().to_string());
+            }
+        }
+    }
+
+    /// A chunk of prefill, which crosses the borders of blocks and spans.
+    #[test]
+    fn attention_of_a_chunk(
+        len in length(), chunk in 1usize..80, kv_heads in 1usize..3, group in 1usize..10,
+        half in 1usize..50, threads in 1usize..4, seed: u64,
+    ) {
+        let (heads, dim, chunk) = (kv_heads * group, 2 * half, chunk.min(len));
+        let cache = Cache::new(&[len], 16, kv_heads, dim, seed);
+        let q = numbers(seed + 1, chunk * heads * dim);
+        let query = Query { q: &q, stride: heads * dim, heads, scale: 2.0 / (dim as f32).sqrt() };
+        let rows = chunk_rows(len, chunk);
+        for kv in &cache.formats {
+            let mut want = vec![0.0; q.len()];
+            naive::attention(query, kv, &cache.blocks, &rows, &mut want);
+            for cpu in cpus(threads) {
+                let mut got = vec![f32::NAN; want.len()];
+                cpu.attention(query, kv, &cache.blocks, &rows, &mut got);
+                assert_close(&got, &want, 2e-5, &cpu.isa().to_string());
+            }
         }
     }
 }
@@ -196,15 +183,13 @@ fn exp_is_exact_to_a_few_units_and_ends_cleanly() {
 #[test]
 fn an_empty_batch_is_no_work() {
     let weights = numbers(1, 12);
-    let w = Matrix { elems: kernels::Elems::F32(&weights), rows: 3, cols: 4 };
     let cache = Cache::new(&[5], 16, 1, 4, 1);
     for cpu in cpus(2) {
-        cpu.matmul(&[], w, None, Write::Replace, &mut []);
         cpu.rms_norm(&[], &weights, 1e-6, &mut []);
         cpu.swiglu(&[], &mut [], 4);
         cpu.rope(&mut [], 4, 1, 4, RopeTables { cos: &weights, sin: &weights }, &[]);
         let query = Query { q: &[], stride: 4, heads: 1, scale: 1.0 };
-        for kv in cache.formats() {
+        for kv in &cache.formats {
             cpu.attention(query, kv, &cache.blocks, &[], &mut []);
         }
     }
@@ -218,18 +203,9 @@ fn a_block_beyond_the_cache_is_refused_at_the_door() {
     let q = numbers(1, 4);
     let query = Query { q: &q, stride: 4, heads: 1, scale: 1.0 };
     for cpu in cpus(1) {
-        for kv in cache.formats() {
+        for kv in &cache.formats {
             cpu.attention(query, kv, &blocks, &cache.rows, &mut [0.0; 4]);
         }
-    }
-}
-
-#[test]
-#[should_panic(expected = "matmul: weights")]
-fn a_shape_that_overflows_is_refused_at_the_door() {
-    let w = Matrix { elems: kernels::Elems::F32(&[]), rows: 1 << 63, cols: 2 };
-    for cpu in cpus(1) {
-        cpu.matmul(&[1.0; 2], w, None, Write::Replace, &mut []);
     }
 }
 

@@ -1,41 +1,13 @@
 //! The rule of row bits: a row's result is the same to the bit whatever the number of rows, its
 //! neighbours, the number of threads and the layout of the KV blocks.
 
-use kernels::{AttendRow, Matrix, Query, RopeTables, Write};
+use kernels::{Query, RopeTables};
 use proptest::prelude::*;
 
-use crate::support::{Cache, Stored, bits, cases, cpus, numbers};
+use crate::support::{Cache, bits, cases, chunk_rows, cpus, few_cases, length, numbers};
 
 proptest! {
     #![proptest_config(cases())]
-
-    /// Sizes reach beyond the work from which phases are dealt to threads, and beyond a block
-    /// of the cache.
-    #[test]
-    fn matmul(
-        m in 2usize..16, rows in 1usize..90, cols in 1usize..3000,
-        threads in 2usize..5, add: bool, seed: u64,
-    ) {
-        let x = numbers(seed, m * cols);
-        let weights = Stored::new(numbers(seed + 1, rows * cols));
-        let bias = numbers(seed + 2, rows);
-        let before = numbers(seed + 3, m * rows);
-        let write = if add { Write::Add } else { Write::Replace };
-        for (solo, team) in cpus(1).into_iter().zip(cpus(threads)) {
-            for elems in weights.formats() {
-                let w = Matrix { elems, rows, cols };
-                let mut batch = before.clone();
-                team.matmul(&x, w, Some(&bias), write, &mut batch);
-                for row in 0..m {
-                    for cpu in [&solo, &team] {
-                        let mut alone = before[row * rows..][..rows].to_vec();
-                        cpu.matmul(&x[row * cols..][..cols], w, Some(&bias), write, &mut alone);
-                        prop_assert_eq!(bits(&alone), bits(&batch[row * rows..][..rows]));
-                    }
-                }
-            }
-        }
-    }
 
     #[test]
     fn rms_norm(m in 2usize..120, width in 1usize..1200, threads in 2usize..5, seed: u64) {
@@ -84,10 +56,24 @@ proptest! {
         }
     }
 
+    /// What reduces a row to one number knows no other row, but must not know the threads.
+    #[test]
+    fn reductions(len in 1usize..5000, threads in 2usize..5, seed: u64) {
+        let x = numbers(seed, len);
+        for (solo, team) in cpus(1).into_iter().zip(cpus(threads)) {
+            prop_assert_eq!(solo.argmax(&x), team.argmax(&x));
+            prop_assert_eq!(solo.log_sum_exp(&x).to_bits(), team.log_sum_exp(&x).to_bits());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(few_cases())]
+
     #[test]
     fn attention(
-        lens in prop::collection::vec(1usize..150, 2..5), kv_heads in 1usize..4,
-        group in 1usize..9, half in 1usize..50, threads in 2usize..5, seed: u64,
+        lens in prop::collection::vec(length(), 2..5), kv_heads in 1usize..4,
+        group in 1usize..10, half in 1usize..50, threads in 2usize..5, seed: u64,
     ) {
         let (heads, dim) = (kv_heads * group, 2 * half);
         let width = heads * dim;
@@ -97,7 +83,7 @@ proptest! {
         let small = Cache::new(&lens, 16, kv_heads, dim, seed + 1);
         let large = Cache::new(&lens, 32, kv_heads, dim, seed + 2);
         for (solo, team) in cpus(1).into_iter().zip(cpus(threads)) {
-            for (small_kv, large_kv) in small.formats().zip(large.formats()) {
+            for (small_kv, large_kv) in small.formats.iter().zip(&large.formats) {
                 let mut batch = vec![0.0; q.len()];
                 team.attention(query, small_kv, &small.blocks, &small.rows, &mut batch);
                 let mut other = vec![0.0; q.len()];
@@ -117,7 +103,8 @@ proptest! {
     /// A chunk of a prefill, many rows of one sequence, is what its rows are one after another.
     #[test]
     fn attention_of_a_chunk(
-        len in 2usize..120, chunk in 1usize..40, group in 1usize..4, half in 1usize..40, seed: u64,
+        len in length(), chunk in 1usize..60, group in 1usize..10, half in 1usize..40,
+        threads in 2usize..5, seed: u64,
     ) {
         let (kv_heads, dim) = (2, 2 * half);
         let (heads, chunk) = (kv_heads * group, chunk.min(len));
@@ -125,30 +112,65 @@ proptest! {
         let q = numbers(seed, chunk * width);
         let query = Query { q: &q, stride: width, heads, scale: 1.0 };
         let cache = Cache::new(&[len], 16, kv_heads, dim, seed + 1);
-        let rows: Vec<AttendRow> = (0..chunk)
-            .map(|row| AttendRow { blocks_start: 0, len: (len - chunk + row + 1) as u32 })
-            .collect();
-        for cpu in cpus(2) {
-            for kv in cache.formats() {
+        let rows = chunk_rows(len, chunk);
+        for (solo, team) in cpus(1).into_iter().zip(cpus(threads)) {
+            for kv in &cache.formats {
                 let mut together = vec![0.0; q.len()];
-                cpu.attention(query, kv, &cache.blocks, &rows, &mut together);
+                team.attention(query, kv, &cache.blocks, &rows, &mut together);
                 for (row, together) in together.chunks(width).enumerate() {
                     let query = Query { q: &q[row * width..][..width], ..query };
-                    let mut alone = vec![0.0; width];
-                    cpu.attention(query, kv, &cache.blocks, &rows[row..=row], &mut alone);
-                    prop_assert_eq!(bits(&alone), bits(together));
+                    for cpu in [&solo, &team] {
+                        let mut alone = vec![0.0; width];
+                        cpu.attention(query, kv, &cache.blocks, &rows[row..=row], &mut alone);
+                        prop_assert_eq!(bits(&alone), bits(together));
+                    }
                 }
             }
         }
     }
+}
 
-    /// What reduces a row to one number knows no other row, but must not know the threads.
-    #[test]
-    fn reductions(len in 1usize..5000, threads in 2usize..5, seed: u64) {
-        let x = numbers(seed, len);
-        for (solo, team) in cpus(1).into_iter().zip(cpus(threads)) {
-            prop_assert_eq!(solo.argmax(&x), team.argmax(&x));
-            prop_assert_eq!(solo.log_sum_exp(&x).to_bits(), team.log_sum_exp(&x).to_bits());
+/// A row of many spans, which a single thread takes one after the other and several threads deal.
+#[test]
+fn attention_of_a_long_row() {
+    let (kv_heads, group, dim) = (2, 7, 64);
+    let (heads, width) = (kv_heads * group, kv_heads * group * dim);
+    let cache = Cache::new(&[2000, 300], 16, kv_heads, dim, 1);
+    let q = numbers(2, 2 * width);
+    let query = Query { q: &q, stride: width, heads, scale: 0.5 };
+    for (solo, team) in cpus(1).into_iter().zip(cpus(4)) {
+        for kv in &cache.formats {
+            let (mut one, mut many) = (vec![0.0; 2 * width], vec![0.0; 2 * width]);
+            solo.attention(query, kv, &cache.blocks, &cache.rows, &mut one);
+            team.attention(query, kv, &cache.blocks, &cache.rows, &mut many);
+            assert_eq!(bits(&one), bits(&many));
+        }
+    }
+}
+
+/// What a later row of the chunk stored, be it no number, does not reach an earlier row.
+#[test]
+fn attention_is_causal_even_to_what_is_no_number() {
+    let (heads, dim, len) = (7, 64, 40);
+    let width = heads * dim;
+    let mut cache = Cache::new(&[len], 16, 1, dim, 1);
+    let rows = chunk_rows(len, len);
+    let q = numbers(2, len * width);
+    let query = Query { q: &q, stride: width, heads, scale: 0.5 };
+    for cpu in cpus(1) {
+        for kv in &mut cache.formats {
+            let mut want = vec![0.0; len * width];
+            cpu.attention(query, kv, &cache.blocks, &rows, &mut want);
+            let (mut k, mut v) = (vec![0.0; dim], vec![0.0; dim]);
+            let last = cache.blocks[(len - 1) / 16];
+            kv.read(last, (len - 1) % 16, &mut k, &mut v);
+            kv.write(last, (len - 1) % 16, &[f32::NAN; 64], &[f32::NAN; 64]);
+            let mut got = vec![0.0; len * width];
+            cpu.attention(query, kv, &cache.blocks, &rows, &mut got);
+            kv.write(last, (len - 1) % 16, &k, &v);
+            let (seen, blind) = got.split_at((len - 1) * width);
+            assert_eq!(bits(seen), bits(&want[..seen.len()]));
+            assert!(blind.iter().all(|y| y.is_nan()));
         }
     }
 }

@@ -1,12 +1,16 @@
 //! Numbers to compute with, and caches to attend to.
 
-use half::bf16;
-use kernels::{AttendRow, Cpu, Elems, Isa, PagedKv, to_bf16};
-use proptest::prelude::ProptestConfig;
+use kernels::{AttendRow, Cpu, Isa, KvCache, KvFormat, KvShape};
+use proptest::prelude::*;
 
 /// Few cases of many shapes each: a case runs every kernel on every instruction set.
 pub(crate) fn cases() -> ProptestConfig {
     ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// Fewer, where a case is three formats of a long sequence.
+pub(crate) fn few_cases() -> ProptestConfig {
+    ProptestConfig { cases: 16, ..cases() }
 }
 
 /// A `Cpu` for each instruction set of this machine.
@@ -41,31 +45,24 @@ pub(crate) fn assert_close(got: &[f32], want: &[f32], tolerance: f32, what: &str
     }
 }
 
-/// Numbers in both formats.
-pub(crate) struct Stored {
-    f32: Vec<f32>,
-    bf16: Vec<bf16>,
+/// Lengths of a sequence: any short one, and what lies around the borders of blocks and spans.
+pub(crate) fn length() -> impl Strategy<Value = usize> {
+    let border = prop::sample::select(&[16usize, 32, 256, 512, 768][..]);
+    prop_oneof![1usize..150, (border, 0usize..4).prop_map(|(border, past)| border + past - 1)]
 }
 
-impl Stored {
-    pub(crate) fn new(numbers: Vec<f32>) -> Stored {
-        let mut bf16 = vec![bf16::ZERO; numbers.len()];
-        to_bf16(&numbers, &mut bf16);
-        Stored { f32: numbers, bf16 }
-    }
-
-    pub(crate) fn formats(&self) -> [Elems<'_>; 2] {
-        [Elems::F32(&self.f32), Elems::Bf16(&self.bf16)]
-    }
+/// The last `chunk` positions of a sequence of `len`, which begins the flat list of tables.
+pub(crate) fn chunk_rows(len: usize, chunk: usize) -> Vec<AttendRow> {
+    let row = |len| AttendRow { blocks_start: 0, len: len as u32 };
+    (len - chunk + 1..=len).map(row).collect()
 }
+
+pub(crate) const KV_FORMATS: [KvFormat; 3] = [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8];
 
 /// Several sequences in one paged cache whose unused places hold NaN.
 pub(crate) struct Cache {
-    pub(crate) k: Stored,
-    pub(crate) v: Stored,
-    pub(crate) block_tokens: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
+    /// The cache in each format.
+    pub(crate) formats: Vec<KvCache>,
     /// The block tables of all sequences.
     pub(crate) blocks: Vec<u32>,
     /// Each sequence's last position.
@@ -88,31 +85,33 @@ impl Cache {
         let mut ids: Vec<u32> = (0..count as u32).collect();
         ids.sort_by(|a, b| order[*a as usize].total_cmp(&order[*b as usize]));
         let blocks = ids[..count - 3].to_vec();
-
-        let size = count * kv_heads * block_tokens * head_dim;
-        let (mut k, mut v) = (vec![f32::NAN; size], vec![f32::NAN; size]);
         let mut rows = Vec::new();
         let mut blocks_start = 0;
-        for (sequence, len) in lens.iter().enumerate() {
-            let source = numbers(1000 + sequence as u64, len * kv_heads * head_dim * 2);
-            for (i, pair) in source.chunks_exact(2 * head_dim).enumerate() {
-                let (position, head) = (i / kv_heads, i % kv_heads);
-                let block = blocks[blocks_start + position / block_tokens] as usize;
-                let slot = (block * kv_heads + head) * block_tokens + position % block_tokens;
-                k[slot * head_dim..][..head_dim].copy_from_slice(&pair[..head_dim]);
-                v[slot * head_dim..][..head_dim].copy_from_slice(&pair[head_dim..]);
-            }
+        for (len, table) in lens.iter().zip(&tables) {
             rows.push(AttendRow { blocks_start: blocks_start as u32, len: *len as u32 });
-            blocks_start += tables[sequence];
+            blocks_start += table;
         }
-        let (k, v) = (Stored::new(k), Stored::new(v));
-        Cache { k, v, block_tokens, kv_heads, head_dim, blocks, rows }
+        let shape = KvShape { blocks: count, block_tokens, kv_heads, head_dim };
+        let formats = KV_FORMATS.map(|format| filled(KvCache::new(format, shape), &blocks, &rows));
+        Cache { formats: formats.into(), blocks, rows }
     }
+}
 
-    /// The cache in each format.
-    pub(crate) fn formats(&self) -> impl Iterator<Item = PagedKv<'_>> {
-        let Cache { block_tokens, kv_heads, head_dim, .. } = *self;
-        let pairs = self.k.formats().into_iter().zip(self.v.formats());
-        pairs.map(move |(k, v)| PagedKv { k, v, block_tokens, kv_heads, head_dim })
+fn filled(mut cache: KvCache, blocks: &[u32], rows: &[AttendRow]) -> KvCache {
+    let KvShape { block_tokens, kv_heads, head_dim, .. } = cache.shape();
+    let width = kv_heads * head_dim;
+    let nothing = vec![f32::NAN; width];
+    for block in 0..cache.shape().blocks as u32 {
+        for token in 0..block_tokens {
+            cache.write(block, token, &nothing, &nothing);
+        }
     }
+    for (sequence, row) in rows.iter().enumerate() {
+        let source = numbers(1000 + sequence as u64, row.len as usize * 2 * width);
+        for (position, pair) in source.chunks_exact(2 * width).enumerate() {
+            let block = blocks[row.blocks_start as usize + position / block_tokens];
+            cache.write(block, position % block_tokens, &pair[..width], &pair[width..]);
+        }
+    }
+    cache
 }

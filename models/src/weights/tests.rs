@@ -6,7 +6,6 @@ use candle_core::{DType, Tensor};
 use kernels::{GateUp, Group, Packing};
 
 use crate::model::{LoadedModel, ModelSource, load};
-use crate::numbers::Format;
 use crate::{KvFormat, Quant};
 
 /// More than one slab of embedding (`[5000, 64]`), biases everywhere, an untied head.
@@ -94,8 +93,9 @@ fn every_tensor_arrives_in_its_place_and_format() {
         let model = loaded(stored, quant);
         let what = format!("{stored} as {quant:?}");
         assert_eq!(model.weight_format(), WeightFormat { body: packing, head: packing }, "{what}");
-        let kv_format = if packing == Packing::F32 { Format::F32 } else { Format::Bf16 };
-        assert_eq!(model.kv_format, kv_format, "{what}");
+        let kv =
+            if packing == Packing::F32 { kernels::KvFormat::F32 } else { kernels::KvFormat::Bf16 };
+        assert_eq!(model.kv_format, kv, "{what}");
         let wanted = |names: &[TensorName], round: Round| -> Vec<f32> {
             let all = names.iter().flat_map(|&name| numbers(&model.config, name));
             all.map(|x| round(file(x))).collect()
@@ -232,10 +232,14 @@ fn bytes_of_a_step_are_what_the_shape_says() {
 #[test]
 fn the_embedded_model_is_what_its_card_says() {
     let model = load(&ModelSource::Builtin, Quant::Auto, KvFormat::Auto).expect("embedded");
-    assert_eq!((model.weight_format().to_string(), model.kv_format), ("bf16".into(), Format::Bf16));
+    assert_eq!(model.weight_format().to_string(), "bf16");
+    assert_eq!(model.kv_format, kernels::KvFormat::Bf16);
     assert_eq!(model.config.parameters(), 13_048_320 / 2);
     assert_eq!(model.config.eos_ids, [0]);
     assert_eq!(model.kv_bytes_per_token(), 2 * 6 * 2 * 64 * 2);
     let mixed = load(&ModelSource::Builtin, Quant::Bf16, KvFormat::F32).expect("embedded");
-    assert_eq!((mixed.weight_format().body, mixed.kv_format), (Packing::Bf16, Format::F32));
+    assert_eq!(
+        (mixed.weight_format().body, mixed.kv_format),
+        (Packing::Bf16, kernels::KvFormat::F32)
+    );
 }

@@ -25,6 +25,7 @@ fn on_every_model(test: impl Fn(&LoadedModel, Isa, &str)) {
     let formats = [
         (Quant::F32, KvFormat::F32),
         (Quant::Bf16, KvFormat::Bf16),
+        (Quant::Bf16, KvFormat::Q8),
         (Quant::Q8, KvFormat::Auto),
         (Quant::Q4, KvFormat::F32),
     ];
@@ -32,7 +33,7 @@ fn on_every_model(test: impl Fn(&LoadedModel, Isa, &str)) {
         for (quant, kv) in formats {
             let model = fixture(name, quant, kv);
             for isa in Isa::available() {
-                test(&model, isa, &format!("{name}, {quant:?}, {isa}"));
+                test(&model, isa, &format!("{name}, {quant:?}, KV {kv:?}, {isa}"));
             }
         }
     }
