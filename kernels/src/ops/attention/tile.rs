@@ -66,9 +66,8 @@ pub(crate) unsafe fn tile<V: Vector, E: KvElem, const M: usize>(
         let pairs = gather::<V, E, M>(work, q);
         scores::<V, E, M>(work, q, weights, pairs.longest);
         let mut spans = [State::NONE; M];
-        for m in 0..M {
-            let weights = weights.add(m * WEIGHTS_STRIDE);
-            spans[m] = weigh::<V, E>(work, weights, pairs.lens[m]);
+        for (m, span) in spans.iter_mut().enumerate() {
+            *span = weigh::<V, E>(work, weights.add(m * WEIGHTS_STRIDE), pairs.lens[m]);
         }
         let factors = join::<V>(states, &spans);
         // A span that is dealt alone is joined later.
