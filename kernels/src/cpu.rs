@@ -1,8 +1,6 @@
 //! The door to the kernels of one instruction set: checks shapes, deals work to the threads.
 
-use std::hint::black_box;
 use std::ops::Range;
-use std::time::Instant;
 
 use crate::arch::{self, ProductFn, Products, Table};
 use crate::isa::Isa;
@@ -27,9 +25,6 @@ const PARTS_PER_THREAD_MAX: usize = 8;
 
 /// What an `exp` and its division cost, in multiplications.
 const EXP_COST: usize = 8;
-
-/// Sums over the buffer of [`Cpu::read_bandwidth`]; the first brings it in, the best counts.
-const BANDWIDTH_RUNS: usize = 5;
 
 /// The kernels of one instruction set and the threads that run them.
 ///
@@ -221,29 +216,20 @@ impl Cpu {
         unsafe { (self.table.log_sum_exp)(x) }
     }
 
-    /// Read bandwidth of memory in bytes per second, with all threads: the best of several
-    /// sums over a buffer of `bytes`, which should be many times the size of the caches.
-    pub fn read_bandwidth(&self, bytes: usize) -> f64 {
-        // Not zeros, which the system may map to one page.
-        let buffer = vec![1.0f32; (bytes / size_of::<f32>()).max(1)];
-        let parts = (self.threads() * PARTS_PER_THREAD_MAX).min(PARTS_MAX);
-        let mut best = 0.0f64;
-        for _ in 0..BANDWIDTH_RUNS {
-            let start = Instant::now();
-            self.pool.run(parts, true, &|part| {
-                let part = &buffer[share(buffer.len(), 1, part, parts)];
-                // SAFETY: the table is of an instruction set that this machine has.
-                black_box(unsafe { (self.table.sum)(part) });
-            });
-            best = best.max(size_of_val(&buffer[..]) as f64 / start.elapsed().as_secs_f64());
-        }
-        best
-    }
-
     /// Runs `job` once for each of `0..parts` on all threads and returns when all are done: for
     /// work that is no kernel, such as packing weights. A panic in any part is passed on then.
     pub fn each(&self, parts: usize, job: impl Fn(usize) + Sync) {
         self.run(parts, true, job);
+    }
+
+    /// Deals `0..count` to all threads, however little it is, each thread's ranges side by side.
+    pub(crate) fn each_share(&self, count: usize, job: impl Fn(Range<usize>) + Sync) {
+        let parts = (self.threads() * PARTS_PER_THREAD_MAX).min(PARTS_MAX);
+        self.run(parts, true, |part| job(share(count, 1, part, parts)));
+    }
+
+    pub(crate) fn table(&self) -> &'static Table {
+        self.table
     }
 
     /// Deals `0..count` to the threads in ranges that begin at multiples of `granule`.

@@ -128,6 +128,27 @@ pub(crate) struct InputView {
 unsafe impl Sync for InputView {}
 
 impl InputView {
+    /// The rows from `row` on.
+    ///
+    /// # Safety
+    /// The inputs have this row.
+    pub(crate) unsafe fn from(self, form: Form, row: usize) -> InputView {
+        let width = match form {
+            Form::F32 => size_of::<f32>(),
+            Form::Bf16 => size_of::<bf16>(),
+            Form::Q8 { .. } => size_of::<i8>(),
+        };
+        // SAFETY: the row is the caller's promise.
+        unsafe {
+            InputView {
+                numbers: self.numbers.add(row * self.stride * width),
+                scales: self.scales.add(row * self.groups),
+                zeros: self.zeros.add(row * self.groups),
+                ..self
+            }
+        }
+    }
+
     /// # Safety
     /// The inputs are of form f32 and have this row.
     #[inline(always)]

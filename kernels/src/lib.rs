@@ -8,6 +8,7 @@
 //! rows, its neighbours, the thread count and the layout of the KV blocks.
 
 mod arch;
+mod bandwidth;
 mod convert;
 mod cpu;
 mod dot;
@@ -23,6 +24,7 @@ mod products;
 pub mod shape;
 mod vector;
 
+pub use bandwidth::{BandwidthProbe, ReadLoop};
 pub use convert::{gather, to_bf16, to_f32};
 pub use cpu::Cpu;
 pub use inputs::{Inputs, Norm};

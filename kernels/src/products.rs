@@ -1,5 +1,6 @@
 //! The door to products: activations prepared once, then multiplied by packed weights.
 
+use crate::arch::ProductFn;
 use crate::cpu::Cpu;
 use crate::inputs::{Form, Inputs, Norm};
 use crate::ops::{Epilogue, Prepare, Product};
@@ -42,7 +43,8 @@ impl Cpu {
             Write::Replace => Epilogue::Replace,
             Write::Add => Epilogue::Add,
         };
-        self.multiply(x, w, bias, epilogue, y, w.rows());
+        assert_eq!(y.len(), x.rows * w.rows(), "product: y");
+        self.multiply(x, w, &self.plan(x, w, bias, epilogue, y));
     }
 
     /// `y[M, width] = silu(x · gateᵀ) * (x · upᵀ)` of M prepared rows, where `w` holds the rows
@@ -56,7 +58,9 @@ impl Cpu {
         width: usize,
     ) {
         assert_eq!(w.rows(), GateUp::packed_rows(width), "product: gate and up");
-        self.multiply(x, w, bias, Epilogue::SwiGlu, y, width);
+        assert_eq!(y.len(), x.rows * width, "product: y");
+        let product = Product { width, ..self.plan(x, w, bias, Epilogue::SwiGlu, y) };
+        self.multiply(x, w, &product);
     }
 
     /// Whether this machine multiplies bf16 by bf16, so that [`Packing::Bf16Rounded`] rounds.
@@ -64,23 +68,58 @@ impl Cpu {
         self.bf16_rounded.is_some()
     }
 
-    fn multiply(
+    /// The highest of each strip of outputs, `peaks[M, strips]`, NaN left out and minus infinity
+    /// where nothing else is; with `y[M, rows]`, the outputs too. Outputs whose strip is too low
+    /// to matter need not be looked at.
+    pub fn product_peaks(&self, x: &Inputs, w: &Packed, y: Option<&mut [f32]>, peaks: &mut [f32]) {
+        assert_eq!(peaks.len(), x.rows * w.strips(), "product: peaks");
+        let (epilogue, y) = match y {
+            Some(y) => (Epilogue::Peaks, y),
+            None => (Epilogue::PeaksAlone, &mut [][..]),
+        };
+        assert_eq!(y.len(), if y.is_empty() { 0 } else { x.rows * w.rows() }, "product: y");
+        let product = Product { peaks: Out::new(peaks), ..self.plan(x, w, None, epilogue, y) };
+        self.multiply(x, w, &product);
+    }
+
+    /// One row's outputs of one strip, the very bits of [`Cpu::product`]; returns how many.
+    pub fn product_strip(
         &self,
         x: &Inputs,
+        row: usize,
         w: &Packed,
-        bias: Option<&[f32]>,
-        epilogue: Epilogue,
-        y: &mut [f32],
-        width: usize,
-    ) {
-        assert_eq!((x.cols, x.form), (w.cols(), self.form(w.packing())), "product: x");
-        assert_eq!(y.len(), x.rows * width, "product: y");
-        assert!(bias.is_none_or(|bias| bias.len() == w.rows()), "product: bias");
-        let kernel = match x.form {
-            Form::Bf16 => self.bf16_rounded.expect("the form says that there is one"),
-            Form::F32 | Form::Q8 { .. } => self.products.get(w.packing()),
-        };
+        strip: usize,
+        y: &mut [f32; STRIP],
+    ) -> usize {
+        assert!(row < x.rows && strip < w.strips(), "product: row or strip");
+        let outputs = (w.rows() - strip * STRIP).min(STRIP);
+        let plan = self.plan(x, w, None, Epilogue::Replace, &mut y[..outputs]);
         let product = Product {
+            // SAFETY: the row is one of x.
+            x: unsafe { plan.x.from(x.form, row) },
+            rows: 1,
+            w: &plan.w[strip * plan.strip_bytes..][..plan.strip_bytes],
+            width: outputs,
+            ..plan
+        };
+        // SAFETY: the tables are of an instruction set that this machine has, and the shapes are
+        // those of the row and the strip.
+        unsafe { self.kernel(x, w)(&product, 0..1) };
+        outputs
+    }
+
+    /// A product whose outputs are the rows of w.
+    fn plan<'a>(
+        &self,
+        x: &Inputs,
+        w: &'a Packed,
+        bias: Option<&'a [f32]>,
+        epilogue: Epilogue,
+        y: &'a mut [f32],
+    ) -> Product<'a> {
+        assert_eq!((x.cols, x.form), (w.cols(), self.form(w.packing())), "product: x");
+        assert!(bias.is_none_or(|bias| bias.len() == w.rows()), "product: bias");
+        Product {
             x: x.view(),
             rows: x.rows,
             w: w.bytes(),
@@ -89,13 +128,25 @@ impl Cpu {
             bias,
             epilogue,
             y: Out::new(y),
-            width,
-        };
-        self.deal(w.rows().div_ceil(STRIP), 1, x.rows * x.stride * w.rows(), |strips| {
+            width: w.rows(),
+            peaks: Out::new(&mut []),
+        }
+    }
+
+    fn multiply(&self, x: &Inputs, w: &Packed, product: &Product<'_>) {
+        let kernel = self.kernel(x, w);
+        self.deal(w.strips(), 1, x.rows * x.stride * w.rows(), |strips| {
             // SAFETY: the tables are of an instruction set that this machine has, the shapes
             // were checked, and no strip is dealt twice.
-            unsafe { kernel(&product, strips) };
+            unsafe { kernel(product, strips) };
         });
+    }
+
+    fn kernel(&self, x: &Inputs, w: &Packed) -> ProductFn {
+        match x.form {
+            Form::Bf16 => self.bf16_rounded.expect("the form says that there is one"),
+            Form::F32 | Form::Q8 { .. } => self.products.get(w.packing()),
+        }
     }
 
     /// The form of activations for a packing.

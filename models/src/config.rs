@@ -278,7 +278,7 @@ fn family(keys: &Keys<'_>) -> Result<&'static Family, LoadError> {
 }
 
 /// Models that exist, for benches that need their shape and not their weights.
-const SHAPES: [(&str, &str); 2] = [
+const SHAPES: [(&str, &str); 3] = [
     (
         "qwen2.5-coder-0.5b",
         r#"{"architectures": ["Qwen2ForCausalLM"], "hidden_size": 896, "intermediate_size": 4864,
@@ -290,6 +290,13 @@ const SHAPES: [(&str, &str); 2] = [
         "qwen2.5-coder-1.5b",
         r#"{"architectures": ["Qwen2ForCausalLM"], "hidden_size": 1536, "intermediate_size": 8960,
             "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2,
+            "vocab_size": 151936, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6,
+            "rope_theta": 1000000.0, "tie_word_embeddings": true, "eos_token_id": 151643}"#,
+    ),
+    (
+        "qwen2.5-coder-3b",
+        r#"{"architectures": ["Qwen2ForCausalLM"], "hidden_size": 2048, "intermediate_size": 11008,
+            "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2,
             "vocab_size": 151936, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6,
             "rope_theta": 1000000.0, "tie_word_embeddings": true, "eos_token_id": 151643}"#,
     ),

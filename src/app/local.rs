@@ -24,7 +24,7 @@ use crate::telemetry::Telemetry;
 /// look at a few thousand tokens around the cursor, do not use.
 const CONTEXT_DEFAULT_MAX: usize = 8192;
 /// Rows of one step: what a fast machine prefills in `step_ms_max`; a slow one never fills it.
-const STEP_ROWS_MAX: usize = 512;
+pub(crate) const STEP_ROWS_MAX: usize = 512;
 /// Sampled rows of one step beside one for each slot: prompts whose log-probabilities are asked.
 const STEP_SAMPLES_SPARE: usize = 16;
 
@@ -107,6 +107,7 @@ impl Local {
             slots: plan.slots,
             queue_max: config.queue_max,
             step_ms_max: config.step_ms_max,
+            speculate: config.speculate,
         };
         Ok(Self { parts, options, facts, unwritten })
     }

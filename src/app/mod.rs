@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::local::STEP_ROWS_MAX;
 pub use self::local::{Facts, Local, LocalError, write_cache};
 use crate::api::{self, Api, Limits, ModelCard, Placed, Service, Shed};
 use crate::cloud::{self, EgressError, Provider};

@@ -35,16 +35,10 @@ enum Command {
     Check,
     /// Measure
     #[command(subcommand)]
-    Bench(Bench),
+    Bench(bench::Bench),
     /// The packed weights on disk
     #[command(subcommand)]
     Cache(cache::Command),
-}
-
-#[derive(Debug, Subcommand)]
-enum Bench {
-    /// Token generation: the hot path
-    Decode(bench::DecodeArgs),
 }
 
 /// Flags of every command; they win over the file.
@@ -67,12 +61,15 @@ struct Options {
     isa: Option<String>,
     #[arg(long, global = true, value_name = "N")]
     threads: Option<i64>,
-    /// Longest sequence, in tokens
+    /// Longest sequence, in tokens; for `bench`: tokens before what is measured, 512 unless given
     #[arg(long, global = true, value_name = "TOKENS")]
     context: Option<i64>,
     /// Sequences that run at once
     #[arg(long, global = true, value_name = "N")]
     slots: Option<i64>,
+    /// Draft and verify several tokens in a step where that pays: auto, off, always
+    #[arg(long, global = true, value_name = "WHEN")]
+    speculate: Option<String>,
     /// Address to listen on, as in 127.0.0.1:8012; may be repeated
     #[arg(long, global = true, value_name = "ADDRESS")]
     listen: Option<Vec<String>>,
@@ -90,6 +87,7 @@ impl Options {
             threads: self.threads,
             context: self.context,
             slots: self.slots,
+            speculate: self.speculate,
         };
         match Config::load(self.config.as_deref(), flags) {
             Ok((config, warnings)) => {
@@ -124,7 +122,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Complete(complete) => complete::run(complete, &config),
         Command::Check => say("the configuration is valid\n").map_err(Into::into),
         Command::Cache(cache) => cache::run(cache, config.model.cache.as_ref()),
-        Command::Bench(Bench::Decode(decode)) => bench::run(&decode, &config),
+        Command::Bench(bench) => bench::run(&bench, &config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

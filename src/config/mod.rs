@@ -129,6 +129,18 @@ pub struct ModelConfig {
     pub fim_order: FimOrder,
     /// Where packed weights are kept; None: nowhere.
     pub cache: Option<Cache>,
+    pub speculate: Speculate,
+}
+
+/// When tokens are drafted and several verified in a step. Answers are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speculate {
+    /// Where it is faster, as measured.
+    #[default]
+    Auto,
+    Off,
+    /// Whatever it costs: for tests and measurements.
+    Always,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

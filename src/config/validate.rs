@@ -14,7 +14,7 @@ use super::raw::cloud_prefix;
 use super::{
     Cache, CloudConfig, CloudFim, Complaint, Config, FimOrder, KvFormat, Lookup, ModelConfig,
     ModelPath, OverflowConfig, Quant, RawCloud, RawConfig, RawModel, RawOverflow, RawServe, Secret,
-    ServeConfig, defaults,
+    ServeConfig, Speculate, defaults,
 };
 
 /// Most `[[cloud]]` rows; each is a label value of `weir_requests_total`.
@@ -257,6 +257,12 @@ impl Checker<'_> {
                 raw.fim_order.as_deref(),
                 FimOrder::Auto,
                 &FIM_ORDERS,
+            ),
+            speculate: self.choice(
+                "speculate",
+                raw.speculate.as_deref(),
+                Speculate::Auto,
+                &SPECULATE,
             ),
             cache: self.cache(raw),
         }
@@ -512,6 +518,8 @@ impl Checker<'_> {
     }
 }
 
+const SPECULATE: [(&str, Speculate); 3] =
+    [("auto", Speculate::Auto), ("off", Speculate::Off), ("always", Speculate::Always)];
 const QUANTS: [(&str, Quant); 5] = [
     ("auto", Quant::Auto),
     ("f32", Quant::F32),

@@ -7,6 +7,7 @@
 mod aborts;
 mod api;
 mod bad_input;
+mod bench;
 mod burst;
 mod cache;
 mod clients;
@@ -14,4 +15,5 @@ mod cloud;
 mod independence;
 mod offline;
 mod shutdown;
+mod speculation;
 mod support;

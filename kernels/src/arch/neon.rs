@@ -1,5 +1,7 @@
 //! NEON: four lanes.
 
+pub(crate) mod dot;
+
 use std::arch::aarch64::*;
 
 use half::bf16;

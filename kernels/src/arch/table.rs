@@ -21,7 +21,8 @@ pub(crate) struct Table {
     pub(crate) swiglu: unsafe fn(&[f32], &mut [f32], usize),
     pub(crate) argmax: unsafe fn(&[f32]) -> usize,
     pub(crate) log_sum_exp: unsafe fn(&[f32]) -> f32,
-    pub(crate) sum: unsafe fn(&[f32]) -> f32,
+    /// One for each of [`crate::bandwidth::READ_LOOPS`].
+    pub(crate) reads: [unsafe fn(&[f32]) -> f32; 7],
 }
 
 /// Compiles every algorithm for one register type under its target features, and names the
@@ -61,10 +62,14 @@ macro_rules! kernels {
             log_sum_exp: $crate::arch::table::kernels!(@fn [$(#[$features])*]
                 (x: &[f32]) -> f32
                 { $crate::ops::log_sum_exp::<$vector>(x) }),
-            sum: $crate::arch::table::kernels!(@fn [$(#[$features])*]
-                (x: &[f32]) -> f32
-                { $crate::ops::sum_all::<$vector>(x) }),
+            reads: $crate::arch::table::kernels!(@reads [$(#[$features])*] $vector,
+                0, 1, 2, 3, 4, 5, 6),
         };
+    };
+    (@reads $features:tt $vector:ty, $($number:literal),*) => {
+        [$($crate::arch::table::kernels!(@fn $features
+            (x: &[f32]) -> f32
+            { $crate::bandwidth::read::<$vector, $number>(x) })),*]
     };
     (@fn [$($features:tt)*] ($($arg:ident: $kind:ty),*) $(-> $out:ty)? { $body:expr }) => {{
         $($features)*

@@ -16,7 +16,7 @@ pub(crate) use attention::{Attention, HEADS_PER_KV_MAX, attention};
 pub(crate) use matmul::{RowMajor, TILE_COLS, matmul};
 pub(crate) use prepare::{Prepare, prepare};
 pub(crate) use product::{Bf16, Bf16Rounded, Epilogue, F32, Product, Q4, Q8, product};
-pub(crate) use reduce::{argmax, log_sum_exp, sum_all};
+pub(crate) use reduce::{argmax, log_sum_exp};
 pub(crate) use rows::{Heads, rms_norm, rope, swiglu};
 
 use crate::vector::{Elem, Vector};

@@ -11,7 +11,7 @@ use crate::dot::{Dot, DotBf16};
 use crate::inputs::InputView;
 use crate::out::Out;
 use crate::packed::{SCALES_BYTES, STRIP, UNIT_BYTES};
-use crate::vector::Vector;
+use crate::vector::{LANES_MAX, Vector};
 
 use super::even_tile;
 use super::rows::silu;
@@ -28,12 +28,16 @@ pub(crate) enum Epilogue {
     Add,
     /// `y = silu(gate) * up`: the halves of a strip.
     SwiGlu,
+    /// `y = value`, and the highest of a strip.
+    Peaks,
+    /// The highest of a strip, and nothing else.
+    PeaksAlone,
 }
 
 /// Operands as in [`crate::Cpu::product`].
 pub(crate) struct Product<'a> {
     pub(crate) x: InputView,
-    /// Rows of x.
+    /// Rows of x that are multiplied.
     pub(crate) rows: usize,
     /// `[strips, strip_bytes]`
     pub(crate) w: &'a [u8],
@@ -46,6 +50,8 @@ pub(crate) struct Product<'a> {
     pub(crate) y: Out<'a>,
     /// Columns of y.
     pub(crate) width: usize,
+    /// The highest output of each strip: `[rows, strips]`, for the epilogues that want it.
+    pub(crate) peaks: Out<'a>,
 }
 
 /// How a tile is multiplied, by the packing of w and the form of x.
@@ -139,8 +145,56 @@ unsafe fn finish<V: Vector>(
                 write(p, row, first, low, true);
                 write(p, row, first + HALF, high, true);
             }
+            Epilogue::Peaks => {
+                write(p, row, first, low, false);
+                write(p, row, first + HALF, high, false);
+                raise(
+                    p,
+                    (row, strip),
+                    lane,
+                    highest(p, first, low).max(highest(p, first + HALF, high)),
+                );
+            }
+            Epilogue::PeaksAlone => {
+                raise(
+                    p,
+                    (row, strip),
+                    lane,
+                    highest(p, first, low).max(highest(p, first + HALF, high)),
+                );
+            }
         }
     }
+}
+
+/// The highest lane that is an output and a number; minus infinity if there is none.
+///
+/// # Safety
+/// The machine has V's instruction set.
+#[inline(always)]
+unsafe fn highest<V: Vector>(p: &Product<'_>, first: usize, value: V) -> f32 {
+    let n = p.width.saturating_sub(first).min(V::LANES);
+    // SAFETY: the instruction set is the caller's promise; the array has room for all lanes.
+    unsafe {
+        if n == V::LANES {
+            return V::splat(f32::NEG_INFINITY).max_number(value).highest();
+        }
+        let mut lanes = [0.0; LANES_MAX];
+        value.store(lanes.as_mut_ptr());
+        lanes[..n].iter().fold(f32::NEG_INFINITY, |highest, &x| highest.max(x))
+    }
+}
+
+/// Takes the highest of some of a strip's lanes into the strip's; the first come first.
+///
+/// # Safety
+/// The strip is this call's alone.
+#[inline(always)]
+unsafe fn raise(p: &Product<'_>, (row, strip): (usize, usize), lane: usize, highest: f32) {
+    let at = row * p.width.div_ceil(STRIP) + strip;
+    // SAFETY: the caller's promise.
+    let peak = unsafe { &mut p.peaks.slice(at..at + 1)[0] };
+    *peak = if lane == 0 { highest } else { peak.max(highest) };
 }
 
 /// # Safety

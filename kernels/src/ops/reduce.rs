@@ -74,30 +74,3 @@ pub(crate) unsafe fn log_sum_exp<V: Vector>(x: &[f32]) -> f32 {
         highest + sum(total.add(exp(tail.sub(shift)))).ln()
     }
 }
-
-/// The sum, read in so many streams at once, as a product of matrices reads its rows, that only
-/// memory limits its speed.
-///
-/// # Safety
-/// The machine has V's instruction set.
-#[inline(always)]
-pub(crate) unsafe fn sum_all<V: Vector>(x: &[f32]) -> f32 {
-    const STREAMS: usize = 8;
-    let len = x.len() / (STREAMS * V::LANES) * V::LANES;
-    let (x, rest) = x.split_at(STREAMS * len);
-    let mut total: f32 = rest.iter().sum();
-    // SAFETY: stream `i` is the `len` numbers from `i * len` on, a multiple of LANES; the
-    // instruction set is the caller's promise.
-    unsafe {
-        let mut sums = [V::splat(0.0); STREAMS];
-        for k in (0..len).step_by(V::LANES) {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = sum.add(V::load(x.as_ptr().add(i * len + k)));
-            }
-        }
-        for lanes in sums {
-            total += sum(lanes);
-        }
-    }
-    total
-}

@@ -63,6 +63,10 @@ impl Packed {
         self.cols
     }
 
+    pub fn strips(&self) -> usize {
+        self.rows.div_ceil(STRIP)
+    }
+
     /// All of it, as a cache on disk keeps it: `[strips, strip_bytes]`.
     pub fn bytes(&self) -> &[u8] {
         &self.pages

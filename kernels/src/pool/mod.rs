@@ -8,20 +8,23 @@
 //!
 //! Decoding runs hundreds of phases per token, microseconds apart. So a thread that waits,
 //! for work or for the others, first spins for about as long as such a gap and then sleeps:
-//! an idle engine costs nothing, and neither do more threads than cores.
+//! an idle engine costs nothing, and neither do more threads than cores. While others keep
+//! taking the cores away, the caller works alone ([`crowd`]).
 
+mod crowd;
 mod share;
 #[cfg(test)]
 mod tests;
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crowd::{Crowd, Losses};
 use share::{Job, Order, Share};
 
 pub(crate) use share::PARTS_MAX;
@@ -43,6 +46,8 @@ pub(crate) struct Pool {
     phase: Cell<u64>,
     /// What [`Shared::finished`] counts up to in this phase.
     finished: Cell<usize>,
+    /// Whether to work alone, and what the caller's thread knows of it.
+    crowd: RefCell<(Crowd, Losses)>,
 }
 
 struct Shared {
@@ -74,6 +79,8 @@ struct Sleepers {
     lock: Mutex<Sleep>,
     started: Condvar,
     finished: Condvar,
+    /// How often workers lost their cores since the caller looked.
+    lost: AtomicU64,
 }
 
 #[derive(Default)]
@@ -96,8 +103,13 @@ impl Pool {
             spin: if threads <= cores { SPIN_MAX } else { Duration::ZERO },
         });
         // Whole before the first thread starts: if one does not, the drop ends the others.
-        let mut pool =
-            Pool { shared, workers: Vec::new(), phase: Cell::new(0), finished: Cell::new(0) };
+        let mut pool = Pool {
+            shared,
+            workers: Vec::new(),
+            phase: Cell::new(0),
+            finished: Cell::new(0),
+            crowd: RefCell::new((Crowd::new(threads), Losses::new())),
+        };
         for number in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let worker = thread::Builder::new()
@@ -113,8 +125,8 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `job` once for each of `0..parts`, here and on the workers that are awake, and
-    /// returns when all are done. `wake`: the parts are worth waking the others for. A panic in
+    /// Runs `job` once for each of `0..parts`, here and on the workers that are awake (in a crowd
+    /// only here), and returns when all are done. `wake`: the parts are worth waking the others for. A panic in
     /// any part is passed on then.
     pub(crate) fn run<F: Fn(usize) + Sync>(&self, parts: usize, wake: bool, job: &F) {
         if self.workers.is_empty() {
@@ -122,6 +134,9 @@ impl Pool {
         }
         assert!(parts <= PARTS_MAX, "too many parts");
         let shared = &*self.shared;
+        if self.alone() {
+            return (0..parts).for_each(job);
+        }
         self.publish(parts, Job::new(job));
         if wake {
             shared.wake_workers();
@@ -134,6 +149,16 @@ impl Pool {
         if let Some(panic) = shared.wait_finished(finished) {
             resume_unwind(panic);
         }
+    }
+
+    /// Whether the caller is better off alone; asked before each phase.
+    fn alone(&self) -> bool {
+        let (crowd, losses) = &mut *self.crowd.borrow_mut();
+        if let Some((elapsed, times)) = losses.after_phase() {
+            let workers = self.shared.sleepers.lost.swap(0, Ordering::Relaxed);
+            crowd.lost(elapsed, times + workers);
+        }
+        crowd.alone()
     }
 
     /// Deals the parts of the next phase. A thread without a part is not disturbed.
@@ -169,11 +194,15 @@ impl Shared {
     /// The life of a worker.
     fn work(&self, thread: usize) {
         let mut phase = 0;
+        let mut losses = Losses::new();
         while let Some(started) = self.wait_started(thread, phase) {
             phase = started;
             // In two steps, so that the caller does not wait for the look at the others' shares.
             self.finish(self.work_off(thread, Order::Own));
             self.finish(self.work_off(thread, Order::Others));
+            if let Some((_, times)) = losses.after_phase() {
+                self.sleepers.lost.fetch_add(times, Ordering::Relaxed);
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Products of packed weights: against the oracle on odd shapes, and each row against itself
 //! alone.
 
-use kernels::{Cpu, GateUp, Group, Inputs, Norm, Packed, Packing, Write, naive};
+use kernels::{Cpu, GateUp, Group, Inputs, Norm, Packed, Packing, STRIP, Write, naive};
 use proptest::prelude::*;
 
 use crate::support::{assert_close, bits, cases, cpus, numbers};
@@ -92,6 +92,36 @@ proptest! {
             let prepared = naive::prepare(&x, None, &w, cpu.rounds_bf16());
             naive::product_swiglu(&prepared, &w, bias, &mut want, width);
             assert_close(&got, &want, 1e-5, &format!("{} {packing:?}", cpu.isa()));
+        }
+    }
+
+    #[test]
+    fn peaks_are_the_highest_of_each_strip(
+        packing in packings(), m in 1usize..9, rows in 1usize..120, cols in 1usize..100,
+        threads in 1usize..4, seed: u64,
+    ) {
+        let mut x = numbers(seed, m * cols);
+        x[seed as usize % cols] = f32::NAN;
+        let w = packed(packing, rows, cols, seed + 1);
+        for cpu in cpus(threads) {
+            let mut inputs = Inputs::new(m, cols);
+            cpu.prepare(&mut inputs, &x, None, &w);
+            let mut want = vec![0.0; m * rows];
+            cpu.product(&inputs, &w, None, Write::Replace, &mut want);
+            let (mut y, mut peaks) = (vec![0.0; m * rows], vec![0.0; m * w.strips()]);
+            cpu.product_peaks(&inputs, &w, Some(&mut y), &mut peaks);
+            let mut alone = peaks.clone();
+            cpu.product_peaks(&inputs, &w, None, &mut alone);
+            prop_assert_eq!((bits(&y), bits(&peaks)), (bits(&want), bits(&alone)));
+            for (row, want) in want.chunks(rows).enumerate() {
+                for (strip, want) in want.chunks(STRIP).enumerate() {
+                    let highest = want.iter().fold(f32::NEG_INFINITY, |high, &x| high.max(x));
+                    prop_assert_eq!(peaks[row * w.strips() + strip], highest);
+                    let mut got = [0.0; STRIP];
+                    let n = cpu.product_strip(&inputs, row, &w, strip, &mut got);
+                    prop_assert_eq!(bits(&got[..n]), bits(want));
+                }
+            }
         }
     }
 

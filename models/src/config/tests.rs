@@ -106,6 +106,7 @@ fn shapes_have_the_parameters_that_their_cards_name() {
     let of = |name| DecoderConfig::of_shape(name).expect("a known shape").parameters();
     assert_eq!(of("qwen2.5-coder-0.5b"), 494_032_768);
     assert_eq!(of("qwen2.5-coder-1.5b"), 1_543_714_304);
+    assert_eq!(of("qwen2.5-coder-3b"), 3_085_938_688);
     assert_eq!(DecoderConfig::of_shape("qwen"), None);
     assert_eq!(DecoderConfig::shapes().count(), SHAPES.len());
 }

@@ -1,23 +1,35 @@
-//! NEON without the dot-product extensions.
+//! NEON, and the same with its dot-product extension.
 
 use std::arch::aarch64::*;
 
 use crate::arch::dot::products;
 use crate::arch::neon::F32x4;
+use crate::arch::neon::dot::{sdot, sdot_plain};
 use crate::dot::Dot;
 
-pub(crate) struct Neon;
+/// With `DOTPROD`: the instruction that multiplies bytes and adds up four.
+pub(crate) struct Bytes<const DOTPROD: bool>;
+
+type Plain = Bytes<false>;
+type Dotprod = Bytes<true>;
 
 // Twelve exact sums, twelve scaled ones, two of w and one of x fit the thirty-two registers.
 products!(
     PRODUCTS,
     #[target_feature(enable = "neon")]
-    Neon,
+    Plain,
+    6
+);
+products!(
+    PRODUCTS_DOTPROD,
+    #[target_feature(enable = "neon")]
+    Dotprod,
     6
 );
 
-// In each method the caller vouches for NEON, and for the memory behind a pointer.
-impl Dot for Neon {
+// In each method the caller vouches for NEON, for the extension where it is said, and for the
+// memory behind a pointer.
+impl<const DOTPROD: bool> Dot for Bytes<DOTPROD> {
     type Float = F32x4;
     type Int = int32x4_t;
 
@@ -70,13 +82,10 @@ impl Dot for Neon {
 
     #[inline(always)]
     unsafe fn dot_q4(sum: int32x4_t, w: int32x4_t, x: int32x4_t) -> int32x4_t {
-        // SAFETY: the trait's contract. Two products of at most 15 · 127 fit sixteen bits, and so
-        // do two of 127 · 127.
+        // SAFETY: the trait's contract.
         unsafe {
             let (w, x) = (vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x));
-            let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
-            let high = vmull_s8(vget_high_s8(w), vget_high_s8(x));
-            vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)))
+            if DOTPROD { sdot(sum, w, x) } else { sdot_plain(sum, w, x) }
         }
     }
 

@@ -1,9 +1,12 @@
-//! The engine through its own door: whole completions, alone and together.
+//! The engine through its own door: whole completions, alone and together, and what the engine
+//! adds to the kernels of a step.
+
+mod overhead;
 
 use std::hint::black_box;
 use std::sync::Arc;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use weir::app::Local;
@@ -15,17 +18,17 @@ use weir::telemetry::Telemetry;
 const PROMPT: &str = "fn main() {\n    let mut total = 0;\n    for number in 0..10 {\n        ";
 const TOKENS: u32 = 64;
 
-fn request() -> Arc<CompletionRequest> {
+fn request(tokens: u32) -> Arc<CompletionRequest> {
     let input = Input::Text(PROMPT.into());
     Arc::new(CompletionRequest {
         stop: StopRules { ignore_eos: true, ..StopRules::default() },
-        ..CompletionRequest::greedy("bench", input, TOKENS)
+        ..CompletionRequest::greedy("bench", input, tokens)
     })
 }
 
 /// Bytes of text, so that the work is seen to be done.
-async fn complete(engine: &EngineHandle) -> usize {
-    let mut stream = engine.complete(request()).await.expect("there is room");
+async fn complete(engine: &EngineHandle, tokens: u32) -> usize {
+    let mut stream = engine.complete(request(tokens)).await.expect("there is room");
     let mut bytes = 0;
     while let Some(event) = stream.events.next().await {
         match event {
@@ -49,7 +52,7 @@ fn completions(criterion: &mut Criterion) {
             bencher.iter(|| {
                 runtime.block_on(async {
                     let all: FuturesUnordered<_> =
-                        (0..together).map(|_| complete(&engine)).collect();
+                        (0..together).map(|_| complete(&engine, TOKENS)).collect();
                     black_box(all.collect::<Vec<usize>>().await)
                 })
             });
@@ -62,4 +65,9 @@ criterion_group! {
     config = Criterion::default().sample_size(10);
     targets = completions
 }
-criterion_main!(benches);
+
+fn main() {
+    benches();
+    overhead::measure();
+    Criterion::default().configure_from_args().final_summary();
+}

@@ -1,0 +1,104 @@
+//! `weir bench`: the hot path, without a server around it.
+//!
+//! [`decode`] generates tokens for one sequence or for several together, [`prefill`] reads a
+//! prompt. Both drive the device by hand ([`passes`]) on a [`subject`], a model or random weights
+//! of a shape, and repeat; [`figures`] turns repeats into what is reported. docs/performance.md
+//! says what the numbers mean.
+
+mod decode;
+mod figures;
+mod passes;
+mod prefill;
+mod subject;
+
+use std::fmt::Display;
+use std::io::{self, Read};
+
+use serde::Serialize;
+
+use super::{Failure, say};
+use crate::config::Config;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Bench {
+    /// Token generation of one sequence: the hot path
+    Decode(decode::DecodeArgs),
+    /// Reading a prompt, in one pass and in the steps an engine makes of it
+    Prefill(prefill::PrefillArgs),
+    /// Token generation of several sequences together
+    Batch(decode::BatchArgs),
+}
+
+/// Flags of every bench, beside the global ones. `--context` is global too: here it is the number
+/// of tokens in the cache before what is measured, or of the prompt that is read.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Random weights of a well-known shape instead of a model, as in qwen2.5-coder-0.5b
+    #[arg(long, value_name = "NAME")]
+    shape: Option<String>,
+    /// Runs after the first, which only warms up; what is reported are medians
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    runs: usize,
+    /// One line of JSON for each result
+    #[arg(long)]
+    json: bool,
+    /// Keep the model and make one run for each line on standard input, answered in JSON
+    #[arg(long)]
+    stdin: bool,
+}
+
+/// Tokens in the cache unless `--context` says otherwise.
+const CONTEXT: usize = 512;
+
+pub(super) fn run(bench: &Bench, config: &Config) -> Result<(), Failure> {
+    match bench {
+        Bench::Decode(args) => decode::decode(args, &config.model),
+        Bench::Prefill(args) => prefill::prefill(args, &config.model),
+        Bench::Batch(args) => decode::batch(args, &config.model),
+    }
+}
+
+/// What can be measured again and again.
+trait Measured {
+    type Run;
+    type Report: Serialize + Display;
+
+    fn run(&mut self) -> Self::Run;
+
+    /// What at least one run came to.
+    fn reports(&self, runs: &[Self::Run]) -> Vec<Self::Report>;
+}
+
+/// Measures as often, and says it in such a form, as was asked for.
+fn measure<M: Measured>(mut measured: M, common: &Common) -> Result<(), Failure> {
+    // The first run touches every page and every branch for the first time.
+    measured.run();
+    if common.stdin {
+        return measure_on_demand(measured);
+    }
+    let runs: Vec<M::Run> = (0..common.runs).map(|_| measured.run()).collect();
+    for report in measured.reports(&runs) {
+        say(&if common.json { json(&report)? } else { report.to_string() })?;
+    }
+    Ok(())
+}
+
+/// One run for each line, so that somebody who alternates this process with another one does not
+/// load the model each time. What the line says does not matter.
+fn measure_on_demand<M: Measured>(mut measured: M) -> Result<(), Failure> {
+    for byte in io::stdin().lock().bytes() {
+        if byte.map_err(|error| Failure::Other(format!("standard input: {error}")))? != b'\n' {
+            continue;
+        }
+        let run = measured.run();
+        for report in measured.reports(&[run]) {
+            say(&json(&report)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn json(report: &impl Serialize) -> Result<String, Failure> {
+    let line = serde_json::to_string(report);
+    line.map(|line| line + "\n").map_err(|error| Failure::Other(error.to_string()))
+}

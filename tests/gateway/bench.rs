@@ -1,0 +1,119 @@
+//! `weir bench`, as a script reads it: one line of JSON for each result.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// The shortest context that is configurable, and few tokens: what is tested is the report.
+const CONTEXT: [&str; 2] = ["--context", "16"];
+const SMALL: [&str; 4] = ["--runs", "1", "--json", "--quant"];
+const TOKENS: u64 = 4;
+
+/// Runs `weir bench` with what `input` says and returns its results.
+fn bench(args: &[&str], input: &str) -> Vec<Value> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .arg("bench")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    // A bench that does not read its input may have ended by now.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().expect("our own child");
+    assert!(output.status.success(), "{args:?} {:?}", output.status);
+    let said = String::from_utf8(output.stdout).expect("text");
+    said.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+fn decode(more: &[&str]) -> Value {
+    let tokens = TOKENS.to_string();
+    let context = if more.contains(&"--context") { &[][..] } else { &CONTEXT };
+    let args = [&["decode"], context, &SMALL, &["bf16", "--tokens", &tokens], more];
+    let mut results = bench(&args.concat(), "");
+    assert_eq!(results.len(), 1);
+    results.remove(0)
+}
+
+fn number(result: &Value, key: &str) -> f64 {
+    result[key].as_f64().unwrap_or_else(|| panic!("{key} in {result}"))
+}
+
+/// Bytes of weights in the embedded model's matrices, stored in so many bytes a number, and of
+/// its norms, which are always f32.
+fn weight_bytes(each: u64) -> u64 {
+    let layer = (256 + 2 * 128) * 256 + 256 * 256 + 3 * 704 * 256;
+    (6 * layer + 8192 * 256) * each + (6 * 2 + 1) * 256 * 4
+}
+
+#[test]
+fn a_decode_says_what_was_measured_and_where() {
+    let result = decode(&["--kv", "f32"]);
+    for key in ["tokens_per_second", "ms_per_token", "bandwidth_gbps", "roofline_share"] {
+        assert!(number(&result, key) > 0.0, "{key} in {result}");
+    }
+    assert_eq!(result["quant"], "bf16");
+    assert_eq!(result["kv"], "f32");
+    assert_eq!(result["token_hash"].as_str().unwrap().len(), 16);
+    let share = number(&result, "tokens_per_second") * number(&result, "bytes_per_token")
+        / number(&result, "bandwidth_gbps")
+        / 1e9;
+    assert!((share / number(&result, "roofline_share") - 1.0).abs() < 1e-9, "of one run");
+}
+
+#[test]
+fn a_token_reads_the_weights_and_what_it_attends_to() {
+    // K and V of 6 layers of 2 heads of 64; the tokens attend to 17, 18, 19 and 20 positions.
+    let kv = |each: u64| 2 * 6 * 2 * 64 * each * (17 + 18 + 19 + 20) / TOKENS;
+    let result = decode(&["--kv", "f32"]);
+    assert_eq!(number(&result, "bytes_per_token"), (weight_bytes(2) + kv(4)) as f64);
+    let tokens = TOKENS.to_string();
+    let args = [
+        &["batch"],
+        &CONTEXT[..],
+        &SMALL,
+        &["f32", "--kv", "bf16", "--tokens", &tokens, "--batch", "1,3"],
+    ];
+    let results = bench(&args.concat(), "");
+    assert_eq!(results.len(), 2);
+    for (result, batch) in results.iter().zip([1, 3]) {
+        assert_eq!(number(result, "batch"), f64::from(batch));
+        let weights = weight_bytes(4) as f64 / f64::from(batch);
+        assert_eq!(number(result, "bytes_per_token"), weights + kv(2) as f64);
+    }
+}
+
+#[test]
+fn the_tokens_are_the_same_in_every_run_and_with_any_number_of_threads() {
+    let hash = |more: &[&str]| decode(more)["token_hash"].clone();
+    let first = hash(&["--threads", "1"]);
+    assert_eq!(first, hash(&["--threads", "1"]));
+    assert_eq!(first, hash(&["--threads", "2"]));
+    assert_ne!(first, hash(&["--context", "17"]), "a hash of what was generated");
+}
+
+#[test]
+fn a_prefill_is_measured_in_one_pass_and_in_steps() {
+    let results = bench(&[&["prefill"], &CONTEXT[..], &SMALL, &["bf16"]].concat(), "");
+    assert_eq!(results.len(), 1);
+    let keys =
+        ["tokens_per_second", "chunked_tokens_per_second", "chunked_share", "gops", "chunks"];
+    for key in keys {
+        assert!(number(&results[0], key) > 0.0, "{key} in {}", results[0]);
+    }
+}
+
+#[test]
+fn each_line_on_standard_input_is_a_run() {
+    let tokens = TOKENS.to_string();
+    let args = [&["decode"], &CONTEXT[..], &SMALL, &["bf16", "--tokens", &tokens, "--stdin"]];
+    let results = bench(&args.concat(), "go\n\ngo on\n");
+    assert_eq!(results.len(), 3);
+    for result in &results {
+        assert_eq!(number(result, "runs"), 1.0);
+        assert_eq!(result["token_hash"], results[0]["token_hash"]);
+    }
+}
