@@ -32,6 +32,10 @@ pub struct Telemetry {
     pub tokens_prompt: Counter,
     pub tokens_cached: Counter,
     pub tokens_generated: Counter,
+    /// Drafted tokens that were verified, and those of them that were right. Both are work, not
+    /// usage: every generated token counts once above, however it came about.
+    pub draft_tokens: Counter,
+    pub draft_accepted: Counter,
     /// Requests whose client left before their end.
     pub cancelled: Counter,
     /// Times that overflow began or ended.
@@ -73,6 +77,16 @@ impl Telemetry {
             tokens_prompt: registry.counter(tokens, tokens_help, &[("kind", "prompt")]),
             tokens_cached: registry.counter(tokens, tokens_help, &[("kind", "cached")]),
             tokens_generated: registry.counter(tokens, tokens_help, &[("kind", "generated")]),
+            draft_tokens: registry.counter(
+                "weir_draft_tokens_total",
+                "Drafted tokens that were verified.",
+                &[],
+            ),
+            draft_accepted: registry.counter(
+                "weir_draft_accepted_total",
+                "Drafted tokens that were right.",
+                &[],
+            ),
             cancelled: registry.counter("weir_cancelled_total", "Clients that left early.", &[]),
             overflow_changes: registry.counter(
                 "weir_overflow_changes_total",

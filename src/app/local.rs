@@ -100,6 +100,7 @@ impl Local {
             slots: plan.slots,
             queue_max: config.queue_max,
             step_ms_max: config.step_ms_max,
+            speculate: config.speculate,
         };
         Ok(Self { parts, options, facts })
     }

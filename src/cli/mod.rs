@@ -63,6 +63,9 @@ struct Options {
     /// Sequences that run at once
     #[arg(long, global = true, value_name = "N")]
     slots: Option<i64>,
+    /// Draft and verify several tokens in a step where that pays: auto, off, always
+    #[arg(long, global = true, value_name = "WHEN")]
+    speculate: Option<String>,
     /// Address to listen on, as in 127.0.0.1:8012; may be repeated
     #[arg(long, global = true, value_name = "ADDRESS")]
     listen: Option<Vec<String>>,
@@ -80,6 +83,7 @@ impl Options {
             threads: self.threads,
             context: self.context,
             slots: self.slots,
+            speculate: self.speculate,
         };
         match Config::load(self.config.as_deref(), flags) {
             Ok((config, warnings)) => {

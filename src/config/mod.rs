@@ -126,6 +126,18 @@ pub struct ModelConfig {
     /// A step with prefill in it aims to take no longer than this.
     pub step_ms_max: u32,
     pub fim_order: FimOrder,
+    pub speculate: Speculate,
+}
+
+/// When tokens are drafted and several verified in a step. Answers are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speculate {
+    /// Where it is faster, as measured.
+    #[default]
+    Auto,
+    Off,
+    /// Whatever it costs: for tests and measurements.
+    Always,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -53,6 +53,7 @@ pub struct RawModel {
     pub queue_max: Option<i64>,
     pub step_ms_max: Option<i64>,
     pub fim_order: Option<String>,
+    pub speculate: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -117,6 +118,7 @@ impl RawConfig {
         set(&mut self.model.threads, flags.threads);
         set(&mut self.model.context, flags.context);
         set(&mut self.model.slots, flags.slots);
+        set(&mut self.model.speculate, flags.speculate);
     }
 }
 
@@ -131,6 +133,7 @@ pub struct Overrides {
     pub threads: Option<i64>,
     pub context: Option<i64>,
     pub slots: Option<i64>,
+    pub speculate: Option<String>,
 }
 
 impl RawServe {
@@ -156,6 +159,7 @@ impl RawModel {
         self.queue_max = section.take("queue_max");
         self.step_ms_max = section.take("step_ms_max");
         self.fim_order = section.take("fim_order");
+        self.speculate = section.take("speculate");
     }
 }
 

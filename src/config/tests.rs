@@ -30,6 +30,7 @@ fn an_empty_file_is_the_default() {
     assert_eq!(config.serve.listen, ["127.0.0.1:8012".parse().unwrap()]);
     assert_eq!(config.model.path, ModelPath::Builtin);
     assert_eq!(config.model.slots, 8);
+    assert_eq!(config.model.speculate, Speculate::Auto);
     assert_eq!(config.model.queue_max, 256);
     assert_eq!(config.overflow.ttft_objective, Duration::from_millis(300));
     assert!(config.clouds.is_empty());

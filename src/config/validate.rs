@@ -14,7 +14,7 @@ use super::raw::cloud_prefix;
 use super::{
     CloudConfig, CloudFim, Complaint, Config, FimOrder, KvFormat, Lookup, ModelConfig, ModelPath,
     OverflowConfig, Quant, RawCloud, RawConfig, RawModel, RawOverflow, RawServe, Secret,
-    ServeConfig, defaults,
+    ServeConfig, Speculate, defaults,
 };
 
 /// Most `[[cloud]]` rows; each is a label value of `weir_requests_total`.
@@ -258,6 +258,12 @@ impl Checker<'_> {
                 FimOrder::Auto,
                 &FIM_ORDERS,
             ),
+            speculate: self.choice(
+                "speculate",
+                raw.speculate.as_deref(),
+                Speculate::Auto,
+                &SPECULATE,
+            ),
         }
     }
 
@@ -486,6 +492,8 @@ impl Checker<'_> {
     }
 }
 
+const SPECULATE: [(&str, Speculate); 3] =
+    [("auto", Speculate::Auto), ("off", Speculate::Off), ("always", Speculate::Always)];
 const QUANTS: [(&str, Quant); 3] =
     [("auto", Quant::Auto), ("f32", Quant::F32), ("bf16", Quant::Bf16)];
 const KV_FORMATS: [(&str, KvFormat); 3] =

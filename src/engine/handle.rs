@@ -235,6 +235,7 @@ impl EngineHandle {
         let first_choice = SequenceSpec {
             id: SequenceId(first),
             choice: 0,
+            cursor: prompt.cursor,
             prompt: prompt.ids.into(),
             max_tokens: prompt.max_tokens,
             rules: Arc::new(rules),

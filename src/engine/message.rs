@@ -24,6 +24,9 @@ pub(super) struct SequenceSpec {
     pub(super) choice: u32,
     /// At least one id, all inside the vocabulary.
     pub(super) prompt: Arc<[u32]>,
+    /// Where in the prompt the text ends that the answer goes on from; what follows it there
+    /// stands after the answer in the document.
+    pub(super) cursor: usize,
     /// 0: the prompt is only read.
     pub(super) max_tokens: usize,
     /// Shared by the choices of a request.

@@ -6,8 +6,9 @@
 //! for a reader: each reply has room for everything its sequences will ever send.
 //!
 //! In reading order: [`message`] is what crosses; `handle` one side of it, this file the other;
-//! [`scheduler`] who runs, [`sequence`] one of them; [`prefix`] and [`blocks`] what is in the
-//! KV memory; [`rates`] and [`saturation`] how fast and how full.
+//! [`scheduler`] who runs, [`sequence`] one of them; [`draft`] what it may say next, to verify
+//! several tokens in one step; [`prefix`] and [`blocks`] what is in the KV memory; [`rates`] and
+//! [`saturation`] how fast and how full.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use models::step::{Device, DeviceError, Rows};
 use models::tokenizer::Tokenizer;
 use tokio::sync::watch;
 
+use self::draft::Costs;
 use self::handle::Shared;
 use self::message::{Command, Submission};
 use self::place::Places;
@@ -27,9 +29,11 @@ use self::prompt::Prompts;
 use self::scheduler::{Scheduler, slots_max};
 use self::sequence::End;
 use crate::completion::Reason;
+use crate::config::Speculate;
 use crate::telemetry::Telemetry;
 
 mod blocks;
+pub(crate) mod draft;
 mod handle;
 mod memory;
 mod message;
@@ -73,6 +77,8 @@ pub struct EngineOptions {
     pub queue_max: usize,
     /// A step with prefill in it aims to take no longer, in milliseconds.
     pub step_ms_max: u32,
+    /// When tokens are drafted and several verified in a step.
+    pub speculate: Speculate,
 }
 
 /// Where the engine's thread is in its life.
@@ -103,9 +109,17 @@ pub fn start(
     let (inbox_in, inbox) = sync_channel(4 * places.max() + 1);
     let (health_in, health) = watch::channel(Health::Starting);
     let engine = Engine {
-        scheduler: Scheduler::new(limits.clone(), slots, Arc::clone(&parts.tokenizer), telemetry),
+        scheduler: Scheduler::new(
+            limits.clone(),
+            slots,
+            Arc::clone(&parts.tokenizer),
+            telemetry,
+            options.speculate != Speculate::Off,
+        ),
         device: parts.device,
         rates: Rates::new(options.step_ms_max),
+        speculate: options.speculate,
+        free: Costs::free(),
         inbox,
         places: Arc::clone(&places),
         rows: Rows::default(),
@@ -131,6 +145,9 @@ struct Engine {
     device: Box<dyn Device>,
     scheduler: Scheduler,
     rates: Rates,
+    speculate: Speculate,
+    /// What drafts cost where they are always made.
+    free: Costs,
     inbox: Receiver<Command>,
     places: Arc<Places>,
     rows: Rows,
@@ -141,14 +158,18 @@ impl Engine {
     fn run(&mut self) -> Result<(), DeviceError> {
         while self.take_inbox() {
             let rates = &self.rates;
-            let rows =
-                self.scheduler.schedule(Instant::now(), |decodes| rates.prefill_rows(decodes));
+            let always = self.speculate == Speculate::Always;
+            let costs = if always { &self.free } else { rates.costs() };
+            let rows = self
+                .scheduler
+                .schedule(Instant::now(), costs, |decodes| rates.prefill_rows(decodes));
             if !rows.is_empty() {
                 let started = Instant::now();
                 let ticket = self.device.submit(self.scheduler.step())?;
                 self.device.collect(ticket, &mut self.rows)?;
                 self.rates.record(rows, started.elapsed());
-                self.scheduler.advance(&self.rows);
+                let generated = self.scheduler.advance(&self.rows);
+                self.rates.record_tokens(rows, generated);
             }
             self.publish();
         }
@@ -214,7 +235,8 @@ impl Engine {
 /// engine is dropped as it is, and what hangs on the replies sees them close.
 fn live(mut engine: Engine, health: &watch::Sender<Health>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        warm_up::warm_up(&mut *engine.device, &mut engine.rates)?;
+        let measure = engine.speculate == Speculate::Auto;
+        warm_up::warm_up(&mut *engine.device, &mut engine.rates, measure)?;
         engine.publish();
         health.send_replace(Health::Ready);
         engine.run()

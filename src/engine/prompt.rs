@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use models::chat::{ChatError, ChatTemplate, Message};
-use models::fim::{ExtraText, FimError, FimTemplate, FimText, precut};
+use models::fim::{ExtraText, FimError, FimTemplate, FimText, Rendered, precut};
 use models::tokenizer::{Tokenizer, TokenizerError};
 
 use crate::completion::{ChatMessage, CompletionRequest, FimInput, Input, Reason, Refusal};
@@ -32,6 +32,9 @@ pub(super) struct Prompts {
 pub(super) struct Prompt {
     /// At least one.
     pub(super) ids: Vec<u32>,
+    /// Where in `ids` the text ends that is continued: at the end, but for a FIM prompt whose
+    /// suffix follows.
+    pub(super) cursor: usize,
     /// What `echo` says.
     pub(super) text: String,
     pub(super) truncated: bool,
@@ -42,20 +45,21 @@ pub(super) struct Prompt {
 impl Prompts {
     /// Renders, tokenises and checks. Takes time in proportion to the input.
     pub(super) fn prompt(&self, request: &CompletionRequest) -> Result<Prompt, Refusal> {
-        let (mut ids, truncated) = match &request.input {
-            Input::Text(text) => (self.text(text)?, false),
-            Input::Tokens(ids) => (ids.clone(), false),
-            Input::Chat(messages) => (self.conversation(messages)?, false),
+        let Rendered { mut ids, mut cursor, truncated } = match &request.input {
+            Input::Text(text) => whole(self.text(text)?, false),
+            Input::Tokens(ids) => whole(ids.clone(), false),
+            Input::Chat(messages) => whole(self.conversation(messages)?, false),
             Input::Fim(input) => self.middle(input, request.max_tokens)?,
         };
         if ids.is_empty() {
             // nothing to go on from: what the model knows as a beginning
             ids.extend(self.tokenizer.bos().or(self.eos.first().copied()));
+            cursor = ids.len();
         }
         self.check_ids(&ids)?;
         let max_tokens = self.max_tokens(ids.len(), request.max_tokens)?;
         let text = if request.echo { self.echo(&request.input, &ids) } else { String::new() };
-        Ok(Prompt { ids, text, truncated, max_tokens })
+        Ok(Prompt { ids, cursor, text, truncated, max_tokens })
     }
 
     /// A text that cannot fit is refused before time is spent on tokenising it.
@@ -131,11 +135,7 @@ impl Prompts {
         })
     }
 
-    fn middle(
-        &self,
-        input: &FimInput,
-        max_tokens: Option<u32>,
-    ) -> Result<(Vec<u32>, bool), Refusal> {
+    fn middle(&self, input: &FimInput, max_tokens: Option<u32>) -> Result<Rendered, Refusal> {
         let output = max_tokens.map_or(self.context / FIM_OUTPUT_PART, |asked| asked as usize);
         // however much output is asked for, half of the context is for the text at the cursor
         let budget = self.context - output.min(self.context / 2);
@@ -153,12 +153,11 @@ impl Prompts {
             extras: &extras,
         };
         let pieces = template.tokenise(&self.tokenizer, &text, self.context).map_err(unfilled)?;
-        let rendered = template.render(&pieces, budget).map_err(unfilled)?;
-        Ok((rendered.ids, rendered.truncated))
+        template.render(&pieces, budget).map_err(unfilled)
     }
 
     /// A model without FIM tokens still goes on from a prefix.
-    fn prefix_only(&self, input: &FimInput, budget: usize) -> Result<(Vec<u32>, bool), Refusal> {
+    fn prefix_only(&self, input: &FimInput, budget: usize) -> Result<Rendered, Refusal> {
         if !input.suffix.is_empty() {
             return Err(Refusal::new(
                 Reason::Unsupported,
@@ -171,7 +170,8 @@ impl Prompts {
         let room = budget.saturating_sub(usize::from(bos.is_some()));
         let step = (room / CUT_PARTS).max(1);
         let dropped = (ids.len().saturating_sub(room).div_ceil(step) * step).min(ids.len());
-        Ok((bos.into_iter().chain(ids[dropped..].iter().copied()).collect(), cut || dropped > 0))
+        let ids = bos.into_iter().chain(ids[dropped..].iter().copied()).collect();
+        Ok(whole(ids, cut || dropped > 0))
     }
 
     fn echo(&self, input: &Input, ids: &[u32]) -> String {
@@ -185,6 +185,11 @@ impl Prompts {
             }
         }
     }
+}
+
+/// A prompt that is continued at its end.
+fn whole(ids: Vec<u32>, truncated: bool) -> Rendered {
+    Rendered { cursor: ids.len(), ids, truncated }
 }
 
 fn too_long(message: String) -> Refusal {

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use super::draft::Costs;
 use super::scheduler::StepRows;
 
+/// Weight of the tokens of a step: with drafts they differ from step to step.
+const TOKENS_WEIGHT: f64 = 0.05;
 /// Weight of a new measurement: half of what is known dates from the last three full ones.
 const WEIGHT: f64 = 0.2;
 /// A chunk of fewer prefill rows than this says less about the speed of prefill and weighs less.
@@ -19,7 +22,11 @@ const SEQUENCE_TOKENS_FIRST: f64 = 32.0;
 pub(crate) struct Rates {
     /// A step with prefill in it should take no longer.
     step_ms_max: f64,
+    /// Of a row that a sequence has in each step, drafts not counted.
     decode_row_ms: Average,
+    /// Tokens generated for each that would have been in the same time without drafts.
+    draft_gain: Average,
+    costs: Costs,
     /// Of prefill alone: what a step's budget is made of.
     prefill_row_ms: Average,
     sequence_tokens: Average,
@@ -30,6 +37,8 @@ impl Rates {
         Self {
             step_ms_max: f64::from(step_ms_max),
             decode_row_ms: Average::default(),
+            draft_gain: Average(Some(1.0)),
+            costs: Costs::default(),
             prefill_row_ms: Average::default(),
             sequence_tokens: Average(Some(SEQUENCE_TOKENS_FIRST)),
         }
@@ -40,7 +49,9 @@ impl Rates {
         let took_ms = took.as_secs_f64() * 1e3;
         let (decodes, prefills) = (rows.decodes as f64, rows.prefills as f64);
         if rows.prefills == 0 {
-            self.decode_row_ms.update(took_ms / decodes.max(1.0), WEIGHT);
+            self.costs.record(rows.decodes + rows.drafts, took_ms);
+            let alone_ms = took_ms * self.part_without_drafts(rows);
+            self.decode_row_ms.update(alone_ms / decodes.max(1.0), WEIGHT);
             return;
         }
         let weight = WEIGHT * (prefills / FULL_ROWS).min(1.0);
@@ -59,6 +70,31 @@ impl Rates {
         let prefill = self.prefill_row_ms.get() * error;
         self.decode_row_ms.update(decode, WEIGHT * decode_ms / expected_ms);
         self.prefill_row_ms.update(prefill, weight * prefill_ms / expected_ms);
+    }
+
+    /// Takes in how many tokens one step came to.
+    pub(super) fn record_tokens(&mut self, rows: StepRows, generated: usize) {
+        if rows.prefills == 0 && rows.decodes > 0 {
+            let each = generated as f64 / rows.decodes as f64;
+            self.draft_gain.update(each * self.part_without_drafts(rows), TOKENS_WEIGHT);
+        }
+    }
+
+    /// What part of a step's time it takes without its drafts.
+    fn part_without_drafts(&self, rows: StepRows) -> f64 {
+        if rows.drafts == 0 {
+            return 1.0;
+        }
+        self.costs.ms(rows.decodes) / self.costs.ms(rows.decodes + rows.drafts)
+    }
+
+    /// What a step of so many rows costs.
+    pub(super) fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
+    pub(super) fn costs_mut(&mut self) -> &mut Costs {
+        &mut self.costs
     }
 
     /// Takes in how many tokens a sequence generated until its end.
@@ -83,8 +119,8 @@ impl Rates {
     }
 
     /// Milliseconds between two generated tokens of any sequences.
-    pub(super) fn decode_row_ms(&self) -> f64 {
-        self.decode_row_ms.get()
+    pub(super) fn decode_token_ms(&self) -> f64 {
+        self.decode_row_ms.get() / self.draft_gain.get().max(f64::MIN_POSITIVE)
     }
 
     pub(super) fn sequence_tokens(&self) -> f64 {
@@ -113,6 +149,10 @@ impl Average {
 mod tests {
     use super::*;
 
+    fn rows(decodes: usize, prefills: usize) -> StepRows {
+        StepRows { decodes, drafts: 0, prefills }
+    }
+
     /// A machine on which a prefill row costs 0.2 ms, a lone decode 5 ms and one of eight 1 ms.
     fn took(rows: StepRows) -> Duration {
         let decode_ms = match rows.decodes {
@@ -126,21 +166,41 @@ mod tests {
     #[test]
     fn steps_come_to_take_as_long_as_they_may() {
         let mut rates = Rates::new(50);
-        for rows in [StepRows { decodes: 0, prefills: 16 }, StepRows { decodes: 1, prefills: 0 }] {
-            rates.record(rows, took(rows));
+        for first in [rows(0, 16), rows(1, 0)] {
+            rates.record(first, took(first));
         }
         assert_eq!(rates.prefill_rows(0), 250);
         let mut longest = Duration::ZERO;
         let mut last = Duration::ZERO;
         for step in 0..200 {
             let decodes = 6 + step % 3;
-            let rows = StepRows { decodes, prefills: rates.prefill_rows(decodes) };
-            last = took(rows);
+            let step = rows(decodes, rates.prefill_rows(decodes));
+            last = took(step);
             longest = longest.max(last);
-            rates.record(rows, last);
+            rates.record(step, last);
         }
         assert!(last > Duration::from_millis(45), "{last:?} wastes the step");
         assert!(longest < Duration::from_millis(60), "{longest:?} is too long a step");
         assert_eq!(rates.prefill_rows(1000), PREFILL_ROWS_MIN, "prefill always progresses");
+    }
+    #[test]
+    fn a_token_is_measured_by_tokens_and_a_row_by_rows() {
+        let mut rates = Rates::new(50);
+        let alone = rows(2, 0);
+        let drafted = StepRows { drafts: 6, ..alone };
+        for _ in 0..400 {
+            rates.record(alone, Duration::from_millis(20));
+            rates.record_tokens(alone, 2);
+        }
+        assert!((rates.decode_token_ms() - 10.0).abs() < 0.1);
+        for _ in 0..400 {
+            rates.record(drafted, Duration::from_millis(25));
+            rates.record_tokens(drafted, 5);
+        }
+        assert!((rates.decode_token_ms() - 5.0).abs() < 0.1, "{}", rates.decode_token_ms());
+        // A prefill goes beside rows without drafts.
+        rates.record(rows(0, 32), Duration::from_millis(32));
+        let beside = rates.prefill_rows(2);
+        assert!(beside <= 35, "{beside} rows beside two decodes of 10 ms");
     }
 }

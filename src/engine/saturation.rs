@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Milliseconds per generated token count the tokens of all running sequences together, so
-//! that "mean tokens x milliseconds per token" is the time between two ends. A request's own
+//! that "mean tokens x milliseconds per token" is the time between two ends; a token that came
+//! out of a draft is a token. A request's own
 //! prefill is not part of it: an idle box is exactly 0, however slow it is. What has been let in
 //! but has not reached the engine's thread yet counts too, so a burst is seen while it arrives.
 
@@ -31,7 +32,7 @@ pub struct Saturation {
     arriving: AtomicUsize,
     arriving_tokens: AtomicUsize,
     prefill_wait_ms: AtomicF64,
-    decode_row_ms: AtomicF64,
+    decode_token_ms: AtomicF64,
     sequence_tokens: AtomicF64,
     blocks_referenced: AtomicUsize,
     blocks_cached: AtomicUsize,
@@ -60,7 +61,7 @@ impl Saturation {
         let sequences = self.running() + self.waiting();
         let ends_first = (sequences + 1).saturating_sub(get(&self.seats));
         let prefill_ms = prefill_tokens as f64 * self.prefill_wait_ms.get();
-        let ends_ms = ends_first as f64 * self.sequence_tokens.get() * self.decode_row_ms.get();
+        let ends_ms = ends_first as f64 * self.sequence_tokens.get() * self.decode_token_ms.get();
         prefill_ms + ends_ms
     }
 
@@ -95,7 +96,7 @@ impl Saturation {
 
     /// Generated tokens a second of all sequences together, as measured.
     pub fn decode_rate(&self) -> f64 {
-        rate(self.decode_row_ms.get())
+        rate(self.decode_token_ms.get())
     }
 
     /// KV blocks that sequences hold, that are kept for their prefix, and that exist.
@@ -123,7 +124,7 @@ impl Saturation {
 
     pub(super) fn publish_rates(&self, rates: &super::rates::Rates) {
         self.prefill_wait_ms.set(rates.prefill_wait_ms(self.running()));
-        self.decode_row_ms.set(rates.decode_row_ms());
+        self.decode_token_ms.set(rates.decode_token_ms());
         self.sequence_tokens.set(rates.sequence_tokens());
     }
 
@@ -178,8 +179,8 @@ mod tests {
     fn work_ahead_is_prefill_and_ends_to_wait_for() {
         let saturation = Saturation::new(4);
         let mut rates = Rates::new(50);
-        rates.record(StepRows { decodes: 0, prefills: 32 }, Duration::from_millis(64));
-        rates.record(StepRows { decodes: 4, prefills: 0 }, Duration::from_millis(12));
+        rates.record(StepRows { prefills: 32, ..StepRows::default() }, Duration::from_millis(64));
+        rates.record(StepRows { decodes: 4, ..StepRows::default() }, Duration::from_millis(12));
         saturation.publish_rates(&rates);
         assert_eq!(saturation.work_ahead_ms(), 0.0, "a slow box is not a busy one");
         assert_eq!((saturation.prefill_rate(), saturation.decode_rate()), (500.0, 1e3 / 3.0));

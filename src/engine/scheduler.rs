@@ -1,12 +1,13 @@
 //! Who runs in the next step: continuous batching over KV blocks.
 //!
-//! Every step holds one row of each decoding sequence, then prefill rows in the order of rank.
-//! A sequence is admitted when a slot is free and the blocks for all it may ever hold can be
-//! promised to it, so what runs never runs out and nothing is preempted. Nothing here knows a
-//! clock, a channel or a device: `now` and the number of prefill rows come in, a [`Step`] goes
-//! out.
+//! Every step holds one row of each decoding sequence, then prefill rows in the order of rank; in
+//! a step without prefill, drafted tokens may follow a sequence's row. A sequence is admitted
+//! when a slot is free and the blocks for all it may ever hold can be promised to it, so what
+//! runs never runs out and nothing is preempted. Nothing here knows a clock, a channel or a
+//! device: `now`, the costs and the number of prefill rows come in, a [`Step`] goes out.
 
 mod admission;
+mod drafts;
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -17,6 +18,8 @@ use std::time::Instant;
 use models::step::{DeviceLimits, Row, Rows, Sample, Segment, Step};
 use models::tokenizer::Tokenizer;
 
+use self::drafts::Drafts;
+use super::draft::Costs;
 use super::message::{SequenceId, Submission};
 use super::prefix::PrefixCache;
 use super::saturation::Load;
@@ -47,6 +50,8 @@ pub(super) struct Scheduler {
     /// Sources of the copies in `step`, held until they are made.
     sources: Vec<u32>,
     host: HostSampler,
+    /// None: nothing is drafted.
+    drafts: Option<Drafts>,
     /// How often blocks came back; a sequence without room need not look again before.
     releases: u64,
     arrived: u64,
@@ -63,6 +68,7 @@ pub(super) struct Scheduler {
 struct Work {
     /// Index into `running`.
     index: usize,
+    /// Of tokens that are known; those of its draft come after them.
     rows: usize,
     samples: Range<usize>,
 }
@@ -70,7 +76,10 @@ struct Work {
 /// Rows of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StepRows {
+    /// Sequences that decode, one row each.
     pub(crate) decodes: usize,
+    /// Drafted tokens that are verified beside them.
+    pub(crate) drafts: usize,
     pub(crate) prefills: usize,
 }
 
@@ -87,11 +96,13 @@ impl Scheduler {
         slots: usize,
         tokenizer: Arc<Tokenizer>,
         telemetry: Arc<Telemetry>,
+        speculate: bool,
     ) -> Self {
         assert!((1..=slots_max(&limits)).contains(&slots), "every running sequence has a row");
         Self {
             kv: PrefixCache::new(limits.blocks, limits.block_tokens),
             host: HostSampler::new(limits.vocab),
+            drafts: speculate.then(Drafts::new),
             limits,
             slots,
             tokenizer,
@@ -175,11 +186,12 @@ impl Scheduler {
         }
     }
 
-    /// Decides the next step; without rows when nothing is left to run. `prefill_rows` says how
-    /// many prefill rows go beside so many decodes.
+    /// Decides the next step; without rows when nothing is left to run. `costs` says what drafted
+    /// rows cost, `prefill_rows` how many prefill rows go beside so many decodes.
     pub(super) fn schedule(
         &mut self,
         now: Instant,
+        costs: &Costs,
         prefill_rows: impl FnOnce(usize) -> usize,
     ) -> StepRows {
         self.step.clear();
@@ -191,12 +203,14 @@ impl Scheduler {
         while self.running.is_empty() && !self.waiting.is_empty() {
             self.admit(now);
         }
-        self.add_decodes();
-        let decodes = self.step.rows();
-        self.add_prefills(prefill_rows(decodes).min(self.limits.rows_max - decodes));
-        let prefills = self.step.rows() - decodes;
+        self.plan_drafts(costs);
+        let decodes = self.add_decodes();
+        let drafts = self.step.rows() - decodes;
+        let left = self.limits.rows_max - self.step.rows();
+        self.add_prefills(prefill_rows(decodes).min(left));
+        let prefills = self.step.rows() - decodes - drafts;
         assert!(decodes + prefills > 0 || self.is_idle(), "a step with work left does some");
-        StepRows { decodes, prefills }
+        StepRows { decodes, drafts, prefills }
     }
 
     pub(super) fn step(&self) -> &Step {
@@ -204,22 +218,29 @@ impl Scheduler {
     }
 
     /// Takes in what the step came to: appends tokens, sends text, releases what is finished.
-    pub(super) fn advance(&mut self, rows: &Rows) {
+    /// Returns how many tokens were generated.
+    pub(super) fn advance(&mut self, rows: &Rows) -> usize {
         for source in self.sources.drain(..) {
             self.kv.release_source(source);
             self.releases += 1;
         }
         let work = mem::take(&mut self.work);
         let mut finished = mem::take(&mut self.finished);
-        let mut generated = 0;
+        let (mut generated, mut drafted, mut accepted) = (0, 0, 0);
         for part in &work {
             let before = self.running[part.index].tokens.len();
             if let Some(end) = self.advance_one(part, rows) {
                 finished.push((part.index, end));
             }
-            generated += self.running[part.index].tokens.len() - before;
+            let sequence = &self.running[part.index];
+            let more = sequence.tokens.len() - before;
+            generated += more;
+            drafted += sequence.drafted;
+            accepted += more.saturating_sub(1);
         }
         self.telemetry.tokens_generated.increment(generated as u64);
+        self.telemetry.draft_tokens.increment(drafted as u64);
+        self.telemetry.draft_accepted.increment(accepted as u64);
         // From the back, because the last one takes an ended one's place.
         finished.sort_unstable_by_key(|&(index, _)| std::cmp::Reverse(index));
         for (index, end) in finished.drain(..) {
@@ -228,6 +249,7 @@ impl Scheduler {
         self.work = work;
         self.finished = finished;
         self.assert_sound();
+        generated
     }
 
     #[cfg(test)]
@@ -263,12 +285,16 @@ impl Scheduler {
         self.next_deadline = self.waiting.values().filter_map(|sequence| sequence.deadline).min();
     }
 
-    fn add_decodes(&mut self) {
+    /// Adds the rows of all that decode; returns how many sequences those are.
+    fn add_decodes(&mut self) -> usize {
+        let mut decodes = 0;
         for index in 0..self.running.len() {
             if !self.running[index].is_prefilling() {
                 self.add_rows(index, 1);
+                decodes += 1;
             }
         }
+        decodes
     }
 
     fn add_prefills(&mut self, mut budget: usize) {
@@ -297,10 +323,11 @@ impl Scheduler {
         self.prefills = prefills;
     }
 
-    /// Adds the next rows of a sequence to the step, and the samples they need.
+    /// Adds the next rows of a sequence to the step, its draft, and the samples they need.
     fn add_rows(&mut self, index: usize, rows: usize) {
         let sequence = &mut self.running[index];
-        let end = sequence.computed + rows;
+        let known = sequence.computed + rows;
+        let end = known + sequence.drafted;
         while sequence.blocks.len() * self.limits.block_tokens < end {
             sequence.blocks.push(self.kv.draw());
             sequence.promised -= 1;
@@ -309,16 +336,26 @@ impl Scheduler {
         let first_row = step.tokens.len() as u32;
         let first_block = step.blocks.len() as u32;
         let first_sample = step.samples.len();
-        step.tokens.extend_from_slice(&sequence.tokens[sequence.computed..end]);
+        step.tokens.extend_from_slice(&sequence.tokens[sequence.computed..known]);
+        step.tokens.extend_from_slice(sequence.draft());
         step.positions.extend(sequence.computed as u32..end as u32);
         step.blocks.extend_from_slice(&sequence.blocks);
         step.segments.push(Segment {
             rows: first_row..step.tokens.len() as u32,
             blocks: first_block..step.blocks.len() as u32,
         });
-        let first = if sequence.spec().rules.scores_prompt() { sequence.computed } else { end - 1 };
+        let rules = &sequence.spec().rules;
+        let first_stop = step.stop_ids.len() as u32;
+        step.stop_ids.extend_from_slice(&rules.stop_ids);
+        let first = if rules.scores_prompt() { sequence.computed } else { known - 1 };
         for position in first..end {
-            add_sample(step, sequence, position, first_row);
+            let Some(plan) = sequence.plan(position) else { continue };
+            step.samples.push(Sample {
+                row: first_row + (position - sequence.computed) as u32,
+                plan,
+                logprob: rules.logprobs.is_some(),
+                stop_ids: first_stop..step.stop_ids.len() as u32,
+            });
         }
         self.work.push(Work { index, rows, samples: first_sample..step.samples.len() });
     }
@@ -335,7 +372,7 @@ impl Scheduler {
             sequence.published =
                 self.kv.publish(tenant, tokens, &mut sequence.blocks, sequence.published);
             if sequence.spec().rules.scores_prompt() {
-                while position + 1 < sequence.tokens.len() && position < sequence.computed {
+                while position + 1 < sequence.prompt().len() && position < sequence.computed {
                     let Some(Row::Logits(range)) = samples.next() else { break };
                     let logits = &rows.logits[range.clone()];
                     sequence.score_prompt(position, logits, &mut self.host, &self.tokenizer);
@@ -349,8 +386,19 @@ impl Scheduler {
                 return Some(end);
             }
         }
-        let row = samples.next().expect("a sequence whose tokens have all run chooses one more");
-        sequence.take_row(row, &rows.logits, &mut self.host, &self.tokenizer)
+        for drafted in 0.. {
+            let row = samples.next().expect("each token that ran chooses one more");
+            let end = sequence.take_row(row, &rows.logits, &mut self.host, &self.tokenizer);
+            if end.is_some() {
+                return end;
+            }
+            // The next row ran on the drafted token and says what follows that one.
+            if sequence.draft().get(drafted) != sequence.tokens.last() {
+                break;
+            }
+            sequence.computed += 1;
+        }
+        None
     }
 
     fn take_waiting(&mut self, rank: Rank) -> Sequence {
@@ -373,6 +421,7 @@ impl Scheduler {
         self.kv.release(blocks, *promised);
         self.releases += 1;
         self.ends.push(sequence.generated());
+        self.remember(&sequence);
         self.retire(sequence, end);
     }
 
@@ -393,21 +442,6 @@ pub(super) fn slots_max(limits: &DeviceLimits) -> usize {
 
 fn to_compute(waiting: &Sequence) -> usize {
     waiting.prompt().len() - waiting.cached
-}
-
-fn add_sample(step: &mut Step, sequence: &Sequence, position: usize, first_row: u32) {
-    let Some(plan) = sequence.plan(position) else { return };
-    let rules = &sequence.spec().rules;
-    let stop_ids = step.stop_ids.len() as u32;
-    if position + 1 == sequence.tokens.len() {
-        step.stop_ids.extend_from_slice(&rules.stop_ids);
-    }
-    step.samples.push(Sample {
-        row: first_row + (position - sequence.computed) as u32,
-        plan,
-        logprob: rules.logprobs.is_some(),
-        stop_ids: stop_ids..step.stop_ids.len() as u32,
-    });
 }
 
 fn is_past(deadline: Option<Instant>, now: Instant) -> bool {

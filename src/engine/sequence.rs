@@ -8,6 +8,7 @@ use models::text::{Progress, TextAssembler};
 use models::tokenizer::Tokenizer;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::draft::{Drafter, Memory};
 use super::message::{SequenceEvent, SequenceId, SequenceSpec, Submission};
 use crate::completion::{Chunk, FinishReason, Priority, Reason, TokenLogprob};
 
@@ -108,6 +109,12 @@ pub(super) struct Sequence {
     pub(super) wait: Wait,
     /// Sequences that were admitted past this one while there was no room for it.
     pub(super) passed_by: u32,
+    /// None: nothing is drafted for it.
+    pub(super) drafter: Option<Drafter>,
+    /// How many drafted tokens are in the step being run.
+    pub(super) drafted: usize,
+    /// How many of `tokens` the drafter knows.
+    told: usize,
     uniform: Uniform,
     history: Option<History>,
     text: TextAssembler,
@@ -136,6 +143,9 @@ impl Sequence {
             cached: 0,
             wait: Wait::No,
             passed_by: 0,
+            drafter: None,
+            drafted: 0,
+            told: 0,
             uniform: Uniform::new(spec.seed, spec.choice),
             history,
             text: TextAssembler::new(rules.stop_strings.clone()),
@@ -180,6 +190,37 @@ impl Sequence {
         self.tokens.len() - self.spec().prompt.len()
     }
 
+    pub(super) fn output(&self) -> &[u32] {
+        &self.tokens[self.spec().prompt.len()..]
+    }
+
+    /// Guesses up to `most` next tokens: how likely each and all before it are right. The last
+    /// token that it may generate needs no row after it.
+    pub(super) fn propose(
+        &mut self,
+        most: usize,
+        memory: &mut Memory,
+        tokenizer: &Tokenizer,
+    ) -> &[f32] {
+        let left = self.spec().max_tokens - self.generated() - 1;
+        let Some(drafter) = &mut self.drafter else { return &[] };
+        let spec = &self.submission.spec;
+        if self.told == 0 {
+            drafter.read(&spec.prompt, spec.cursor, memory, |id| tokenizer.is_special(id));
+            self.told = spec.prompt.len();
+        }
+        for &token in &self.tokens[self.told..] {
+            drafter.push(token, memory);
+        }
+        self.told = self.tokens.len();
+        drafter.propose(most.min(left), memory)
+    }
+
+    /// The drafted tokens in the step being run.
+    pub(super) fn draft(&self) -> &[u32] {
+        self.drafter.as_ref().map_or(&[], |drafter| drafter.tokens(self.drafted))
+    }
+
     pub(super) fn nobody_reads(&self) -> bool {
         self.submission.reply.is_closed()
     }
@@ -187,25 +228,25 @@ impl Sequence {
     /// Whether the row at this position is sampled, and how.
     pub(super) fn plan(&self, position: usize) -> Option<Plan> {
         let rules = &self.spec().rules;
-        if position + 1 < self.tokens.len() {
+        let Some(index) = (position + 1).checked_sub(self.spec().prompt.len()) else {
             return rules.scores_prompt().then_some(Plan::Logits);
-        }
+        };
         if self.spec().max_tokens == 0 {
             return None;
         }
         let on_host = rules.sampling.changes_logits()
             || rules.logprobs.is_some_and(|top| top > 0)
-            || !self.banned().is_empty();
+            || !self.banned(index).is_empty();
         if on_host {
             return Some(Plan::Logits);
         }
-        Some(rules.sampling.plan(self.uniform.at(self.generated() as u64)))
+        Some(rules.sampling.plan(self.uniform.at(index as u64)))
     }
 
-    /// Ids that must not be chosen yet.
-    fn banned(&self) -> &[u32] {
+    /// Ids that must not be chosen as the output's token at this index.
+    fn banned(&self, index: usize) -> &[u32] {
         let rules = &self.spec().rules;
-        if self.generated() < rules.min_tokens { &rules.stop_ids } else { &[] }
+        if index < rules.min_tokens { &rules.stop_ids } else { &[] }
     }
 
     /// Takes the logits of a prompt's row: they say how likely the next prompt token was.
@@ -306,7 +347,7 @@ impl Sequence {
 
     fn choose(&self, logits: &[f32], host: &mut HostSampler) -> Option<Chosen> {
         let rules = &self.spec().rules;
-        let banned = self.banned();
+        let banned = self.banned(self.generated());
         let weighed = if rules.sampling.changes_logits() || !banned.is_empty() {
             host.penalised.clear();
             host.penalised.extend_from_slice(logits);

@@ -14,4 +14,5 @@ mod cloud;
 mod independence;
 mod offline;
 mod shutdown;
+mod speculation;
 mod support;

@@ -55,6 +55,8 @@ pub struct FimPieces {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
     pub ids: Vec<u32>,
+    /// Where in `ids` the prefix ends, wherever the order puts it.
+    pub cursor: usize,
     /// Whether anything of the input is not in it.
     pub truncated: bool,
 }
@@ -165,10 +167,14 @@ impl FimTemplate {
         let (extras, extras_cut) = fit_extras(pieces, spare / step(room) * step(room));
         let mut ids = Vec::with_capacity(budget.min(needed + head + room));
         ids.extend(self.bos);
+        let mut cursor = ids.len();
         for slot in &self.form {
             match slot {
                 Slot::Ids(fixed) => ids.extend(fixed),
-                Slot::Prefix => ids.extend(prefix),
+                Slot::Prefix => {
+                    ids.extend(prefix);
+                    cursor = ids.len();
+                }
                 Slot::Suffix => ids.extend(suffix),
                 Slot::Files => {
                     ids.extend(pieces.repository.iter().filter(|_| with_head));
@@ -180,7 +186,7 @@ impl FimTemplate {
         }
         assert!(ids.len() <= budget, "a prompt stays within its budget");
         let whole = with_head && cut.prefix_dropped == 0 && suffix.len() == pieces.suffix.len();
-        Ok(Rendered { ids, truncated: pieces.truncated || extras_cut || !whole })
+        Ok(Rendered { ids, cursor, truncated: pieces.truncated || extras_cut || !whole })
     }
 }
 

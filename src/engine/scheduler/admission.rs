@@ -136,6 +136,7 @@ impl Scheduler {
         }
         sequence.cached = sequence.computed;
         self.record_start(&sequence, now);
+        self.prepare_drafts(&mut sequence);
         self.running.push(sequence);
     }
 

@@ -17,6 +17,7 @@ use crate::completion::{
     Backend, ChatMessage, CompletionRequest, Event, FimInput, FinishReason, Input, Priority,
     Reason, Refusal, StopRules, Usage,
 };
+use crate::config::Speculate;
 use crate::engine::message::{SequenceId, SequenceRules, SequenceSpec};
 use crate::engine::prompt::Prompts;
 use crate::engine::{EngineHandle, EngineOptions, EngineParts, start};
@@ -54,7 +55,12 @@ fn run(adjust: impl FnOnce(&mut Mock)) -> Running {
         model: "mock".into(),
         eos: Vec::new(),
     };
-    let options = EngineOptions { slots: SLOTS, queue_max: QUEUE_MAX, step_ms_max: 50 };
+    let options = EngineOptions {
+        slots: SLOTS,
+        queue_max: QUEUE_MAX,
+        step_ms_max: 50,
+        speculate: Speculate::Off,
+    };
     Running { engine: start(parts, options, Arc::clone(&telemetry)), rows, telemetry }
 }
 
@@ -79,6 +85,7 @@ fn alone(ids: &[u32], max_tokens: usize) -> String {
         id: SequenceId(0),
         choice: 0,
         prompt: ids.into(),
+        cursor: ids.len(),
         max_tokens,
         rules: Arc::new(rules),
         seed: 0,
@@ -86,7 +93,7 @@ fn alone(ids: &[u32], max_tokens: usize) -> String {
         tenant: 0,
         time_left: None,
     };
-    solo(&spec, tokenizer().vocab_size()).1
+    solo(&spec, tokenizer().vocab_size(), false).1
 }
 
 async fn complete(

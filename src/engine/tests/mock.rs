@@ -1,6 +1,9 @@
 //! A deterministic device. The KV entry of a token is a hash of the token and of every entry
 //! found through the block table before it; the next token is a hash of all entries up to the
 //! row. So a block that is shared, copied, exchanged or given up wrongly changes what is said.
+//!
+//! A mock with a habit says mostly the same after the same token, so that there is something to
+//! draft; only one row in eight looks at all of the memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -43,6 +46,7 @@ pub(super) struct Mock {
     pub(super) fault: Option<(u64, Fault)>,
     /// How long a step takes.
     pub(super) pace: Duration,
+    pub(super) habit: bool,
 }
 
 pub(super) fn limits(blocks: usize, block_tokens: usize) -> DeviceLimits {
@@ -59,6 +63,7 @@ impl Mock {
             rows: Arc::default(),
             fault: None,
             pace: Duration::ZERO,
+            habit: false,
         }
     }
 
@@ -90,7 +95,7 @@ impl Mock {
                 let before = (0..position).fold(0, |all, at| mix(all, *self.entry(table, at)));
                 let entry = mix(before, u64::from(step.tokens[row]));
                 *self.entry(table, position) = entry;
-                seen.push(mix(before, entry));
+                seen.push(look(mix(before, entry), step.tokens[row], self.habit));
             }
         }
         seen
@@ -150,6 +155,11 @@ fn choose(logits: &[f32], plan: &Plan) -> Option<u32> {
     }
 }
 
+/// What the next token depends on.
+fn look(seen: u64, token: u32, habit: bool) -> u64 {
+    if habit && !seen.is_multiple_of(8) { mix(u64::from(token), 7) } else { seen }
+}
+
 fn logits(seen: u64, vocab: usize) -> Vec<f32> {
     (0..vocab as u64).map(|id| (mix(seen, id) >> 40) as f32 / (1u64 << 22) as f32).collect()
 }
@@ -161,7 +171,7 @@ fn mix(a: u64, b: u64) -> u64 {
 
 /// What a sequence that runs alone generates, without blocks, batches or a cache: its ids, and
 /// whether a stop id or stop string ended it.
-pub(super) fn solo(spec: &SequenceSpec, vocab: usize) -> (Vec<u32>, String, bool) {
+pub(super) fn solo(spec: &SequenceSpec, vocab: usize, habit: bool) -> (Vec<u32>, String, bool) {
     let rules = &spec.rules;
     let uniform = Uniform::new(spec.seed, spec.choice);
     let mut text = TextAssembler::new(Arc::clone(&rules.stop_strings));
@@ -174,7 +184,7 @@ pub(super) fn solo(spec: &SequenceSpec, vocab: usize) -> (Vec<u32>, String, bool
         let entry = mix(all, u64::from(id));
         seen = mix(all, entry);
         all = mix(all, entry);
-        seen
+        look(seen, id, habit)
     };
     let mut seen_last = 0;
     for &id in spec.prompt.iter() {

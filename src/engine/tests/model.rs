@@ -11,6 +11,7 @@ use models::{KvFormat, Quant};
 
 use super::mock::tokenizer;
 use crate::completion::{Backend, CompletionRequest, Event, Input, StopRules, TokenLogprob};
+use crate::config::Speculate;
 use crate::engine::{EngineHandle, EngineOptions, EngineParts, start};
 use crate::telemetry::Telemetry;
 
@@ -26,7 +27,7 @@ def variance(values):
     center = mean(values)
     return ";
 
-fn engine(slots: usize) -> EngineHandle {
+fn engine(slots: usize, speculate: Speculate) -> EngineHandle {
     let model = load(&ModelSource::Builtin, Quant::Auto, KvFormat::Auto).expect("it is in here");
     let options = CpuOptions {
         isa: None,
@@ -45,7 +46,7 @@ fn engine(slots: usize) -> EngineHandle {
         model: "default".into(),
         eos: model.config.eos_ids,
     };
-    let options = EngineOptions { slots, queue_max: 64, step_ms_max: 50 };
+    let options = EngineOptions { slots, queue_max: 64, step_ms_max: 50, speculate };
     start(parts, options, Telemetry::new())
 }
 
@@ -79,9 +80,9 @@ async fn an_answer_is_the_same_alone_in_a_batch_and_from_the_cache() {
     let mut alone = Vec::new();
     for index in 0..REQUESTS {
         // an engine that has seen nothing
-        alone.push(answer(engine(1), index).await);
+        alone.push(answer(engine(1, Speculate::Off), index).await);
     }
-    let engine = engine(4);
+    let engine = engine(4, Speculate::Always);
     for round in ["together", "cached"] {
         let left = engine.complete(request(5)).await.expect("there is room");
         let together = (0..REQUESTS).map(|index| answer(engine.clone(), index));

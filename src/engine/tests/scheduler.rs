@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::mock::{Mock, VOCAB, limits, solo, tokenizer, unstoppable};
 use crate::completion::{FinishReason, Priority, Reason};
+use crate::engine::draft::Costs;
 use crate::engine::message::{
     SequenceEvent, SequenceId, SequenceRules, SequenceSpec, Submission, events_max,
 };
@@ -25,19 +26,20 @@ const CASES: u32 = 256;
 const OPERATIONS_MAX: usize = 120;
 
 /// A scheduler and its device, stepped by hand.
-struct Bench {
-    scheduler: Scheduler,
-    device: Mock,
+pub(super) struct Bench {
+    pub(super) scheduler: Scheduler,
+    pub(super) device: Mock,
     rows: Rows,
     places: Arc<Places>,
-    clients: Vec<Client>,
+    pub(super) clients: Vec<Client>,
     now: Instant,
-    telemetry: Arc<Telemetry>,
+    costs: Costs,
+    pub(super) telemetry: Arc<Telemetry>,
 }
 
-struct Client {
+pub(super) struct Client {
     spec: SequenceSpec,
-    events: mpsc::Receiver<SequenceEvent>,
+    pub(super) events: mpsc::Receiver<SequenceEvent>,
     cancelled: bool,
 }
 
@@ -54,21 +56,39 @@ struct Answer {
 
 impl Bench {
     fn new(blocks: usize, block_tokens: usize, slots: usize) -> Self {
-        let device = Mock::new(limits(blocks, block_tokens));
+        Self::with(Mock::new(limits(blocks, block_tokens)), slots, false)
+    }
+
+    /// Over a device that has a habit and on which drafted rows are free.
+    pub(super) fn habitual(
+        blocks: usize,
+        block_tokens: usize,
+        slots: usize,
+        speculate: bool,
+    ) -> Self {
+        let mut device = Mock::new(limits(blocks, block_tokens));
+        device.habit = true;
+        Self::with(device, slots, speculate)
+    }
+
+    fn with(device: Mock, slots: usize, speculate: bool) -> Self {
         let telemetry = Telemetry::new();
+        let scheduler =
+            Scheduler::new(device.limits(), slots, tokenizer(), Arc::clone(&telemetry), speculate);
         Self {
-            scheduler: Scheduler::new(device.limits(), slots, tokenizer(), Arc::clone(&telemetry)),
+            scheduler,
             device,
             rows: Rows::default(),
             places: Arc::new(Places::new(usize::MAX, Saturation::new(slots))),
             clients: Vec::new(),
             now: Instant::now(),
+            costs: Costs::free(),
             telemetry,
         }
     }
 
     /// Submits; returns the client's number, which is the sequence's id.
-    fn submit(&mut self, spec: SequenceSpec) -> usize {
+    pub(super) fn submit(&mut self, spec: SequenceSpec) -> usize {
         self.submit_as(self.clients.len(), spec)
     }
 
@@ -87,18 +107,19 @@ impl Bench {
         self.scheduler.cancel(SequenceId(client as u64));
     }
 
-    fn step(&mut self, prefill_rows: usize) -> StepRows {
-        let rows = self.scheduler.schedule(self.now, |_| prefill_rows);
+    pub(super) fn step(&mut self, prefill_rows: usize) -> StepRows {
+        let rows = self.scheduler.schedule(self.now, &self.costs, |_| prefill_rows);
         if rows != StepRows::default() {
             let ticket = self.device.submit(self.scheduler.step()).expect("no fault was set");
             self.device.collect(ticket, &mut self.rows).expect("no fault was set");
-            self.scheduler.advance(&self.rows);
+            let generated = self.scheduler.advance(&self.rows);
+            assert!(generated <= rows.decodes + rows.drafts + self.clients.len());
         }
         rows
     }
 
     /// Steps until all is done; panics when that takes more steps than there are tokens.
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         let tokens = |client: &Client| client.spec.prompt.len() + client.spec.max_tokens + 1;
         let steps_max: usize = self.clients.iter().map(tokens).sum();
         for _ in 0..=steps_max {
@@ -136,7 +157,7 @@ impl Bench {
     fn check(&mut self, client: usize) -> Answer {
         let answer = self.answer(client);
         let Client { spec, cancelled, .. } = &self.clients[client];
-        let (ids, text, stopped) = solo(spec, VOCAB);
+        let (ids, text, stopped) = solo(spec, VOCAB, self.device.habit);
         if *cancelled && answer.end.is_none() {
             assert!(text.starts_with(&answer.text), "a cancelled answer is the beginning of one");
             return answer;
@@ -162,7 +183,7 @@ impl SequenceRules {
 /// Marks the rules of the property test that also have stop strings.
 const STOPS_WITH_STRINGS: [u32; 2] = [7, 8];
 
-fn rules() -> SequenceRules {
+pub(super) fn rules() -> SequenceRules {
     SequenceRules {
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         stop_strings: unstoppable(),
@@ -173,11 +194,13 @@ fn rules() -> SequenceRules {
     }
 }
 
-fn spec(prompt: impl Into<Arc<[u32]>>, max_tokens: usize) -> SequenceSpec {
+pub(super) fn spec(prompt: impl Into<Arc<[u32]>>, max_tokens: usize) -> SequenceSpec {
+    let prompt = prompt.into();
     SequenceSpec {
         id: SequenceId(0),
         choice: 0,
-        prompt: prompt.into(),
+        cursor: prompt.len(),
+        prompt,
         max_tokens,
         rules: Arc::new(rules()),
         seed: 1,
@@ -187,7 +210,7 @@ fn spec(prompt: impl Into<Arc<[u32]>>, max_tokens: usize) -> SequenceSpec {
     }
 }
 
-fn ids(count: usize, salt: u32) -> Vec<u32> {
+pub(super) fn ids(count: usize, salt: u32) -> Vec<u32> {
     (0..count as u32).map(|at| (at * 7 + salt * 13 + 11) % 97).collect()
 }
 
@@ -450,12 +473,14 @@ fn apply(bench: &mut Bench, operation: &Operation, capacity: usize) {
             prompt.extend(ids(own, bench.clients.len() as u32 % 5));
             let max_tokens = max_tokens.min(capacity.saturating_sub(prompt.len()));
             prompt.truncate(capacity);
+            let cursor = prompt.len().saturating_sub(own);
             let priority = [Priority::Completion, Priority::Chat, Priority::Batch];
             bench.submit(SequenceSpec {
                 rules: Arc::new(of_kind(kind)),
                 priority: priority[usize::from(class % 3)],
                 tenant: u32::from(class / 3),
                 seed: u64::from(family),
+                cursor,
                 ..spec(prompt, max_tokens)
             });
         }
@@ -478,8 +503,12 @@ proptest! {
         blocks in 3..60usize,
         block_tokens in prop::sample::select(vec![1usize, 4, 16]),
         slots in 1..9usize,
+        speculate: bool,
     ) {
-        let mut bench = Bench::new(blocks, block_tokens, slots);
+        let mut bench = match speculate {
+            true => Bench::habitual(blocks, block_tokens, slots, true),
+            false => Bench::new(blocks, block_tokens, slots),
+        };
         for operation in &operations {
             apply(&mut bench, operation, blocks * block_tokens);
             bench.scheduler.assert_sound();
