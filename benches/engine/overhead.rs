@@ -17,6 +17,7 @@ use models::language::Language;
 use models::model::{ModelSource, load};
 use models::step::{Device, DeviceError, DeviceLimits, Rows, Step, Ticket};
 use models::{KvFormat, Quant};
+use weir::config::Speculate;
 use weir::engine::{EngineHandle, EngineOptions, EngineParts, start};
 use weir::telemetry::Telemetry;
 
@@ -159,7 +160,9 @@ fn engine(rounds: Arc<Mutex<Vec<Round>>>) -> EngineHandle {
         model: source.name().into(),
         eos: model.config.eos_ids.clone(),
     };
-    let options = EngineOptions { slots: SLOTS, queue_max: 8, step_ms_max: 50 };
+    // Without drafts every step has one row, and the steps of all rounds are the same.
+    let speculate = Speculate::Off;
+    let options = EngineOptions { slots: SLOTS, queue_max: 8, step_ms_max: 50, speculate };
     start(parts, options, Telemetry::new())
 }
 

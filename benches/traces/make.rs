@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 /// What follows a window in which a function is to be rewritten.
 const REWRITTEN: &str = "\n// The same with other names:\n";
-/// Sizes that every trace keeps to, in tokens; together they fit the embedded model's context.
+/// Sizes that every trace keeps to, in tokens, beside the embedded model's context.
 const PROMPT: std::ops::RangeInclusive<usize> = 280..=860;
 const OUTPUT: std::ops::RangeInclusive<usize> = 80..=240;
 /// The embedded model's.
@@ -67,7 +67,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let source = format!("{} {first}-{last}", edit.file);
             let (prompt, output) = (trace.prompt.len(), trace.output.len());
             eprintln!("{class:9} {source}: {prompt} + {output} tokens");
-            misfits += usize::from(!PROMPT.contains(&prompt) || !OUTPUT.contains(&output));
+            let fits = PROMPT.contains(&prompt) && OUTPUT.contains(&output);
+            misfits += usize::from(!fits || prompt + output > CONTEXT);
             let line = serde_json::json!({
                 "class": class,
                 "source": source,

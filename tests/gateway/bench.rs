@@ -117,3 +117,28 @@ fn each_line_on_standard_input_is_a_run() {
         assert_eq!(result["token_hash"], results[0]["token_hash"]);
     }
 }
+
+#[test]
+fn speculation_is_measured_for_each_class_of_edit() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("traces.json");
+    let ids: Vec<u32> = (300..316).cycle().take(48).collect();
+    let trace = |class: &str| {
+        serde_json::json!({
+            "class": class, "source": "made up", "prompt": ids, "cursor": 48, "output": ids[..16],
+        })
+    };
+    let traces = serde_json::json!([trace("one"), trace("other"), trace("one")]);
+    std::fs::write(&path, traces.to_string()).expect("a writable temporary folder");
+    let path = path.to_str().expect("text");
+    let args = [&["spec"], &CONTEXT[..], &SMALL, &["bf16", "--trace", path]];
+    let results = bench(&args.concat(), "");
+    let classes: Vec<_> = results.iter().map(|result| result["class"].as_str().unwrap()).collect();
+    assert_eq!(classes, ["one", "other"]);
+    for result in &results {
+        let (with, without) =
+            (number(result, "tokens_per_second"), number(result, "plain_tokens_per_second"));
+        assert!((with / without / number(result, "ratio") - 1.0).abs() < 1e-9, "{result}");
+        assert_eq!(result["recorded"], false);
+    }
+}

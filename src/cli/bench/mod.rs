@@ -1,15 +1,17 @@
 //! `weir bench`: the hot path, without a server around it.
 //!
 //! [`decode`] generates tokens for one sequence or for several together, [`prefill`] reads a
-//! prompt. Both drive the device by hand ([`passes`]) on a [`subject`], a model or random weights
-//! of a shape, and repeat; [`figures`] turns repeats into what is reported. docs/performance.md
-//! says what the numbers mean.
+//! prompt, [`spec`] alternates generation with and without speculation. All drive the device by
+//! hand ([`passes`]) on a [`subject`], a model or random weights of a shape, and repeat;
+//! [`figures`] turns repeats into what is reported. docs/performance.md says what the numbers mean.
 
 mod decode;
 mod figures;
 mod passes;
 mod prefill;
+mod spec;
 mod subject;
+mod trace;
 
 use std::fmt::Display;
 use std::io::{self, Read};
@@ -27,6 +29,8 @@ pub(super) enum Bench {
     Prefill(prefill::PrefillArgs),
     /// Token generation of several sequences together
     Batch(decode::BatchArgs),
+    /// Token generation with and without speculation
+    Spec(spec::SpecArgs),
 }
 
 /// Flags of every bench, beside the global ones. `--context` is global too: here it is the number
@@ -55,6 +59,7 @@ pub(super) fn run(bench: &Bench, config: &Config) -> Result<(), Failure> {
         Bench::Decode(args) => decode::decode(args, &config.model),
         Bench::Prefill(args) => prefill::prefill(args, &config.model),
         Bench::Batch(args) => decode::batch(args, &config.model),
+        Bench::Spec(args) => spec::spec(args, &config.model),
     }
 }
 

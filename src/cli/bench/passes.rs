@@ -31,6 +31,7 @@ pub(super) struct Room {
 pub(super) enum Sampled {
     None,
     Last,
+    All,
 }
 
 pub(super) struct Passes {
@@ -93,6 +94,7 @@ impl Passes {
         let first_sampled = match sampled {
             Sampled::None => rows.end,
             Sampled::Last => rows.end - 1,
+            Sampled::All => rows.start,
         };
         step.samples.extend((first_sampled..rows.end).map(|row| Sample {
             row,

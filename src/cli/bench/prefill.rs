@@ -79,10 +79,8 @@ impl Prefill {
             let sampled = if is_last { Sampled::Last } else { Sampled::None };
             self.passes.push(0, position, &self.prompt[position..end], sampled);
             self.passes.run();
-            self.rates.record(
-                StepRows { prefills: end - position, ..StepRows::default() },
-                step.elapsed(),
-            );
+            let rows = StepRows { prefills: end - position, ..StepRows::default() };
+            self.rates.record(rows, step.elapsed());
             position = end;
             chunks += 1;
         }
