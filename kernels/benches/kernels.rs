@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::{
-    AttendRow, Cpu, Group, Inputs, Isa, KvCache, KvFormat, KvShape, Packed, Packing, Query, Write,
+    Arena, AttendRow, Cpu, Group, Inputs, Isa, KvCache, KvFormat, KvShape, Packed, Packing, Query,
+    Write,
 };
 
 /// (rows, cols) of the attention output, the gate and up projections, the down projection.
@@ -75,7 +76,7 @@ fn kv_layers(format: KvFormat, len: usize) -> Vec<KvCache> {
     let width = KV_HEADS * HEAD_DIM;
     let numbers = numbers(len * width);
     let filled = |_| {
-        let mut cache = KvCache::new(format, shape);
+        let mut cache = KvCache::new(&Arena::default(), format, shape);
         for (position, x) in numbers.chunks_exact(width).enumerate() {
             cache.write((position / BLOCK_TOKENS) as u32, position % BLOCK_TOKENS, x, x);
         }

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut, Range};
 
 use half::bf16;
 
-use crate::memory::Pages;
+use crate::memory::{Arena, Pages};
 use crate::vector::{Elem, LANES_MAX};
 
 /// Numbers of a head: twice what any known model has.
@@ -111,15 +111,15 @@ macro_rules! with_planes {
 }
 
 impl KvCache {
-    /// Allocates all of it, zeros.
-    pub fn new(format: KvFormat, shape: KvShape) -> KvCache {
+    /// Allocates all of it, zeros, in memory that it shares with a model's other layers.
+    pub fn new(arena: &Arena, format: KvFormat, shape: KvShape) -> KvCache {
         assert!(shape.block_tokens.is_multiple_of(LANES_MAX), "KV: blocks of {shape:?}");
         assert!(shape.block_tokens > 0 && shape.kv_heads > 0 && shape.head_dim > 0, "KV: empty");
         assert!(shape.head_dim <= HEAD_DIM_MAX, "KV: heads of {}", shape.head_dim);
         let planes = match format {
-            KvFormat::F32 => AnyPlanes::F32(Planes::new(&shape)),
-            KvFormat::Bf16 => AnyPlanes::Bf16(Planes::new(&shape)),
-            KvFormat::Q8 => AnyPlanes::Q8(Planes::new(&shape)),
+            KvFormat::F32 => AnyPlanes::F32(Planes::new(arena, &shape)),
+            KvFormat::Bf16 => AnyPlanes::Bf16(Planes::new(arena, &shape)),
+            KvFormat::Q8 => AnyPlanes::Q8(Planes::new(arena, &shape)),
         };
         KvCache { shape, planes }
     }
@@ -165,15 +165,15 @@ impl KvCache {
 }
 
 impl<E: KvElem> Planes<E> {
-    fn new(shape: &KvShape) -> Planes<E> {
+    fn new(arena: &Arena, shape: &KvShape) -> Planes<E> {
         let positions = shape.positions();
         let len = positions.checked_mul(shape.head_dim).expect("a KV cache beyond memory");
         let scales = if E::SCALED { positions } else { 0 };
         Planes {
-            k: Plane::zeroed(len),
-            v: Plane::zeroed(len),
-            k_scales: Plane::zeroed(scales),
-            v_scales: Plane::zeroed(scales),
+            k: Plane::zeroed(arena, len),
+            v: Plane::zeroed(arena, len),
+            k_scales: Plane::zeroed(arena, scales),
+            v_scales: Plane::zeroed(arena, scales),
         }
     }
 
@@ -248,9 +248,9 @@ pub(crate) struct Plane<E> {
 }
 
 impl<E: KvElem> Plane<E> {
-    fn zeroed(len: usize) -> Plane<E> {
+    fn zeroed(arena: &Arena, len: usize) -> Plane<E> {
         let bytes = len.checked_mul(size_of::<E>()).expect("a KV cache beyond memory");
-        Plane { pages: Pages::zeroed(bytes), elems: PhantomData }
+        Plane { pages: arena.zeroed(bytes), elems: PhantomData }
     }
 }
 

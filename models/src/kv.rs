@@ -1,7 +1,7 @@
 //! The KV cache: memory in blocks of tokens, allocated once. Who refers to which block is the
 //! business of whoever owns the sequences.
 
-use kernels::{KvCache, KvFormat, KvShape};
+use kernels::{Arena, KvCache, KvFormat, KvShape};
 
 use crate::config::DecoderConfig;
 use crate::step::BlockCopy;
@@ -28,7 +28,8 @@ impl KvMemory {
         assert!(u32::try_from(blocks).is_ok(), "{blocks} blocks need ids beyond 32 bits");
         let (kv_heads, head_dim) = (config.kv_heads, config.head_dim);
         let shape = KvShape { blocks, block_tokens, kv_heads, head_dim };
-        let layers = (0..config.layers).map(|_| KvCache::new(format, shape)).collect();
+        let arena = Arena::default();
+        let layers = (0..config.layers).map(|_| KvCache::new(&arena, format, shape)).collect();
         Self { layers, shape }
     }
 

@@ -120,7 +120,7 @@ fn quantise(x: &[f32], to: &mut [i8]) -> (f32, i32) {
     for (to, x) in to.iter_mut().zip(x) {
         let whole = (x * inverse + ROUNDER).to_bits() as i32 - ROUNDER.to_bits() as i32;
         *to = whole as i8;
-        sum += i32::from(whole as i8);
+        sum = whole.wrapping_add(sum);
     }
     to[x.len()..].fill(0);
     (highest / 127.0, sum)

@@ -1,6 +1,6 @@
 //! Numbers to compute with, and caches to attend to.
 
-use kernels::{AttendRow, Cpu, Isa, KvCache, KvFormat, KvShape};
+use kernels::{Arena, AttendRow, Cpu, Isa, KvCache, KvFormat, KvShape};
 use proptest::prelude::*;
 
 /// Few cases of many shapes each: a case runs every kernel on every instruction set.
@@ -92,7 +92,8 @@ impl Cache {
             blocks_start += table;
         }
         let shape = KvShape { blocks: count, block_tokens, kv_heads, head_dim };
-        let formats = KV_FORMATS.map(|format| filled(KvCache::new(format, shape), &blocks, &rows));
+        let formats = KV_FORMATS
+            .map(|format| filled(KvCache::new(&Arena::default(), format, shape), &blocks, &rows));
         Cache { formats: formats.into(), blocks, rows }
     }
 }

@@ -4,6 +4,7 @@
 use std::mem::MaybeUninit;
 
 use crate::kv::{HEAD_DIM_MAX, KvElem, Planes};
+use crate::prefetch::prefetch_near;
 use crate::vector::{Vector, exp, sum};
 
 use super::join::{Factors, State, join, join_sums};
@@ -13,6 +14,9 @@ use super::{Attention, GROUP, SPAN, Unit, tile_pairs_max};
 /// pointer reaches all pairs, and no power of two, which would put all into one set of the cache.
 const Q_STRIDE: usize = HEAD_DIM_MAX + GROUP;
 const WEIGHTS_STRIDE: usize = SPAN + GROUP;
+
+/// Tiles of more pairs have so much to multiply that K and V come by themselves.
+const DECODE_PAIRS_MAX: usize = 8;
 
 /// Where a group of positions lies.
 #[derive(Clone, Copy, Default)]
@@ -151,6 +155,38 @@ unsafe fn scores<V: Vector, E: KvElem, const M: usize>(
     }
 }
 
+/// What is wanted soon, while a decode scores N groups: the K of the next N, and the V of these.
+/// Blocks lie anywhere, and are too short for a prefetcher to notice.
+struct Ahead<E, const N: usize> {
+    k: [*const E; N],
+    v: [*const E; N],
+}
+
+impl<E: KvElem, const N: usize> Ahead<E, N> {
+    /// # Safety
+    /// The groups from `group` on are places of the span.
+    #[inline(always)]
+    unsafe fn new(work: &Work<'_, E>, group: usize) -> Ahead<E, N> {
+        let (planes, dim) = (work.planes, work.a.shape.head_dim);
+        let place = |n: usize| work.places[n.min(SPAN / GROUP - 1)];
+        Ahead {
+            k: std::array::from_fn(|n| planes.k.as_ptr().wrapping_add(place(group + N + n).k)),
+            v: std::array::from_fn(|n| {
+                planes.v.as_ptr().wrapping_add(place(group + n).position * dim)
+            }),
+        }
+    }
+
+    /// One number in `head_dim` of what is wanted.
+    #[inline(always)]
+    fn prefetch(&self, i: usize, block_tokens: usize) {
+        for n in 0..N {
+            prefetch_near(self.k[n].wrapping_add(i * block_tokens));
+            prefetch_near(self.v[n].wrapping_add(i * GROUP));
+        }
+    }
+}
+
 /// N registers of scores for each of M pairs, from register `at` of the span on.
 ///
 /// # Safety
@@ -172,8 +208,12 @@ unsafe fn score<V: Vector, E: KvElem, const M: usize, const N: usize>(
             let (group, lane) = start(n);
             *k = k.add(work.places[group].k + lane);
         }
+        let ahead = Ahead::<E, N>::new(work, at * V::LANES / GROUP);
         let mut sums = [[V::splat(0.0); N]; M];
         for i in 0..shape.head_dim {
+            if M <= DECODE_PAIRS_MAX && V::LANES == GROUP {
+                ahead.prefetch(i, shape.block_tokens);
+            }
             let mut widened = [V::splat(0.0); N];
             for n in 0..N {
                 widened[n] = E::load::<V>(k[n]);
