@@ -8,6 +8,12 @@ use half::{bf16, f16};
 
 use super::{Group, Packing, SCALES_BYTES, UNIT_BYTES};
 
+/// Scales that [`fit_q8`] tries, the one that uses the range exactly among them.
+const TRIALS_Q8: u32 = 19;
+/// Whole numbers by which the range shrinks from one of them to the next: enough that rounding
+/// falls out anew.
+const TRIAL_STEP_Q8: f32 = 0.5;
+
 /// Scales that [`fit_q4`] tries on each side of the one that uses the range exactly.
 const TRIALS: i32 = 9;
 /// Steps between them, as a part of the range.
@@ -83,8 +89,7 @@ fn put(unit: &mut [u8], row: usize, bytes: [u8; 4]) {
 
 #[inline(always)]
 fn set_q8<const N: usize>(numbers: &[f32; N], units: &mut [u8], row: usize) -> f16 {
-    let range = Range::of(numbers);
-    let scale = f16::from_f32(range.highest() / 127.0);
+    let scale = fit_q8(numbers);
     let inverse = inverse(scale);
     let mut bytes = [0u8; N];
     for (byte, &x) in bytes.iter_mut().zip(numbers) {
@@ -94,6 +99,44 @@ fn set_q8<const N: usize>(numbers: &[f32; N], units: &mut [u8], row: usize) -> f
         put(unit, row, *bytes);
     }
     scale
+}
+
+/// The scale of least squared error among some. Errors of rounding are as good as random, and of
+/// a few dozen numbers their sum differs from scale to scale by more than what is lost to a range
+/// that is not used to its end.
+#[inline(always)]
+fn fit_q8<const N: usize>(numbers: &[f32; N]) -> f16 {
+    let highest = Range::of(numbers).highest();
+    let plain = f16::from_f32(highest / 127.0);
+    if highest == 0.0 || !highest.is_finite() {
+        return plain;
+    }
+    let mut best = (f32::INFINITY, plain);
+    for trial in 0..TRIALS_Q8 {
+        let scale = f16::from_f32(highest / (127.0 - trial as f32 * TRIAL_STEP_Q8));
+        let error = error_q8(numbers, scale);
+        if error < best.0 {
+            best = (error, scale);
+        }
+    }
+    best.1
+}
+
+/// The square of the error. Not by way of [`Fit`]: it is a difference of two sums, of which the
+/// error of 8 bits is too small a part.
+#[inline(always)]
+fn error_q8<const N: usize>(numbers: &[f32; N], scale: f16) -> f32 {
+    let (scale, inverse) = (scale.to_f32(), inverse(scale));
+    let mut errors = [0.0; LANES];
+    for numbers in numbers.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            let x = numbers[lane];
+            let whole = clamp((x * inverse + TO_WHOLE) - TO_WHOLE, -127.0, 127.0);
+            let error = x - whole * scale;
+            errors[lane] += error * error;
+        }
+    }
+    sum(errors)
 }
 
 #[inline(always)]

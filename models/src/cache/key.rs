@@ -10,7 +10,7 @@ use crate::config::DecoderConfig;
 use crate::weights::WeightFormat;
 
 /// To be raised with every change to the bytes that packing gives for the same weights.
-const PACKER: u32 = 1;
+const PACKER: u32 = 2;
 
 /// Places of a file that are looked at: two fine-tunings of a model have the same size and
 /// header, and where archives are unpacked with a fixed date they have the same age too.

@@ -3,12 +3,16 @@
 //! [`decode`] generates tokens for one sequence or for several together, [`prefill`] reads a
 //! prompt, [`spec`] alternates generation with and without speculation. All drive the device by
 //! hand ([`passes`]) on a [`subject`], a model or random weights of a shape, and repeat;
-//! [`figures`] turns repeats into what is reported. docs/performance.md says what the numbers mean.
+//! [`figures`] turns repeats into what is reported. [`quality`] measures no time: it compares
+//! formats of weights. docs/performance.md says what the numbers mean.
 
 mod decode;
+mod divergence;
 mod figures;
 mod passes;
 mod prefill;
+mod prompts;
+mod quality;
 mod spec;
 mod subject;
 mod trace;
@@ -31,6 +35,8 @@ pub(super) enum Bench {
     Batch(decode::BatchArgs),
     /// Token generation with and without speculation
     Spec(spec::SpecArgs),
+    /// How far quantised weights are from bf16 on real text
+    Quality(quality::QualityArgs),
 }
 
 /// Flags of every bench, beside the global ones. `--context` is global too: here it is the number
@@ -60,6 +66,7 @@ pub(super) fn run(bench: &Bench, config: &Config) -> Result<(), Failure> {
         Bench::Prefill(args) => prefill::prefill(args, &config.model),
         Bench::Batch(args) => decode::batch(args, &config.model),
         Bench::Spec(args) => spec::spec(args, &config.model),
+        Bench::Quality(args) => quality::quality(args, &config.model),
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) enum Sampled {
     None,
     Last,
     All,
+    /// None does: all give their logits.
+    Logits,
 }
 
 pub(super) struct Passes {
@@ -94,11 +96,12 @@ impl Passes {
         let first_sampled = match sampled {
             Sampled::None => rows.end,
             Sampled::Last => rows.end - 1,
-            Sampled::All => rows.start,
+            Sampled::All | Sampled::Logits => rows.start,
         };
+        let plan = if sampled == Sampled::Logits { Plan::Logits } else { Plan::Greedy };
         step.samples.extend((first_sampled..rows.end).map(|row| Sample {
             row,
-            plan: Plan::Greedy,
+            plan,
             logprob: false,
             stop_ids: 0..0,
         }));
@@ -117,6 +120,12 @@ impl Passes {
             Row::NotANumber => panic!("random or real, weights give numbers"),
             Row::Logits(_) => unreachable!("no logits were asked for"),
         })
+    }
+
+    /// The logits of the last pass, whose rows all gave them: `[rows, vocab]`.
+    pub(super) fn logits(&self) -> &[f32] {
+        assert!(self.rows.rows.iter().all(|row| matches!(row, Row::Logits(_))), "logits only");
+        &self.rows.logits
     }
 
     /// Reads a prompt in passes of at most `rows` and returns the token chosen after it.
