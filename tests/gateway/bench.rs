@@ -142,3 +142,37 @@ fn speculation_is_measured_for_each_class_of_edit() {
         assert_eq!(result["recorded"], false);
     }
 }
+
+/// Mean KL in nats of llama.cpp's Q8_0 and Q4_0 (llama-cpp-python 0.3.36, f16 KV) on the ids of the
+/// test below, by benches/peers/quality.py: the bar for q8 and q4.
+const PEER_KL: [(&str, f64); 2] = [("q8", 1.1476e-4), ("q4, head q8", 9.8921e-3)];
+
+#[test]
+fn quantised_weights_are_as_near_to_bf16_as_the_peers() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().to_str().expect("text");
+    let traces = ["complete", "edit"]
+        .map(|class| format!("{}/benches/traces/{class}.json", env!("CARGO_MANIFEST_DIR")));
+    let mut args = vec!["quality", "--out", out, "--prompts", "12", "--json"];
+    args.extend(traces.iter().map(String::as_str));
+    let results = bench(&args, "");
+    let ids = std::fs::read_to_string(folder.path().join("ids.jsonl")).expect("the ids");
+    assert_eq!(ids.lines().count(), 12);
+    let positions = 12 * 64;
+    for file in ["reference", "bf16", "q8", "q4"] {
+        let written = folder.path().join(format!("{file}.f32")).metadata().expect("the logits");
+        assert_eq!(written.len(), positions * 8192 * 4, "{file}");
+    }
+    let of = |quant: &str| {
+        let result = results.iter().find(|result| result["quant"] == quant);
+        result.unwrap_or_else(|| panic!("no {quant} in {results:?}"))
+    };
+    // The KV cache alone: were the logits those of another position, this would say so.
+    assert!(number(of("bf16"), "kl_mean") < 1e-5, "{}", of("bf16"));
+    assert!(number(of("q8"), "agreement") >= 0.99, "{}", of("q8"));
+    for (quant, most) in PEER_KL {
+        let result = of(quant);
+        assert_eq!(result["positions"], positions);
+        assert!(number(result, "kl_mean") <= most, "{result} where {most} is the peer's");
+    }
+}
