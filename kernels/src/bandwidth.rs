@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::cpu::Cpu;
 use crate::memory::Pages;
 use crate::out::Out;
+use crate::prefetch::prefetch_near;
 use crate::vector::{self, Vector};
 
 /// Rounds of [`BandwidthProbe::measure`]; the best of each loop counts.
@@ -133,20 +134,7 @@ fn prefetch<const LOOP: usize>(at: *const f32) {
     if ahead == 0 {
         return;
     }
-    let at = at.wrapping_byte_add(ahead);
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch has no effect on anything but caches, wherever it points.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        std::arch::asm!("prfm pldl1strm, [{at}]", at = in(reg) at, options(nostack, readonly));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    black_box(at);
+    prefetch_near(at.wrapping_byte_add(ahead));
 }
 
 impl Cpu {

@@ -7,6 +7,7 @@ use std::alloc::{self, Layout};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::slice;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use half::bf16;
 
@@ -35,6 +36,8 @@ pub struct Pages {
 #[derive(Debug)]
 enum Origin {
     Allocator(Layout),
+    /// A part of a buffer that others share, each its own part.
+    Arena(#[expect(dead_code, reason = "it is held, so that the memory stays")] Arc<Pages>),
     /// The mapping that the buffer lies in.
     #[cfg(unix)]
     Map {
@@ -131,16 +134,48 @@ impl DerefMut for Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        match self.origin {
+        match &self.origin {
             // SAFETY: the layout is the one that the buffer was allocated with.
-            Origin::Allocator(layout) => unsafe { alloc::dealloc(self.start.as_ptr(), layout) },
+            Origin::Allocator(layout) => unsafe { alloc::dealloc(self.start.as_ptr(), *layout) },
+            Origin::Arena(_) => {}
             #[cfg(unix)]
-            Origin::Map { start, len } => {
+            &Origin::Map { start, len } => {
                 // SAFETY: the mapping is ours, and nobody borrows from it any more.
                 let unmapped = unsafe { libc::munmap(start.as_ptr(), len) };
                 debug_assert_eq!(unmapped, 0, "a mapping is as it was made");
             }
         }
+    }
+}
+
+/// Where buffers lie one after another, so that small ones share huge pages too.
+#[derive(Debug, Default)]
+pub struct Arena {
+    /// The memory that is being given out, and how much of it has been.
+    current: Mutex<Option<(Arc<Pages>, usize)>>,
+}
+
+impl Arena {
+    /// Of memory that is taken at one time. What is left of it in the end is never touched.
+    const CHUNK: usize = 64 << 20;
+
+    /// A buffer of zeros, aligned to a cache line. A large one has memory of its own.
+    pub fn zeroed(&self, len: usize) -> Pages {
+        if len > Self::CHUNK / 4 {
+            return Pages::zeroed(len);
+        }
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = |(pages, used): &(Arc<Pages>, usize)| pages.len() - used >= len;
+        let (pages, used) = match current.take().filter(room) {
+            Some(current) => current,
+            None => (Arc::new(Pages::zeroed(Self::CHUNK)), 0),
+        };
+        // SAFETY: the part ends within the pages; no other part begins before its end, and the
+        // pages themselves are never read or written.
+        let start = unsafe { pages.start.add(used) };
+        let end = (used + len).next_multiple_of(ALIGN_MIN).min(pages.len());
+        *current = Some((Arc::clone(&pages), end));
+        Pages { start, len, origin: Origin::Arena(pages) }
     }
 }
 
@@ -210,6 +245,22 @@ mod tests {
         assert_eq!(pages.typed::<bf16>().len(), 4);
         assert_eq!(pages[..4], 1.0f32.to_ne_bytes());
         assert!(Pages::zeroed(0).typed::<f32>().is_empty());
+    }
+
+    #[test]
+    fn an_arena_s_buffers_are_disjoint_and_outlive_it() {
+        let arena = Arena::default();
+        let most = Arena::CHUNK / 4;
+        let lens = [1, 100, 64, 0, most, most - 7, most, most, 4096, most + 1, 7];
+        let mut all = lens.map(|len| arena.zeroed(len));
+        drop(arena);
+        for (number, (pages, len)) in all.iter_mut().zip(lens).enumerate() {
+            assert_eq!((pages.len(), pages.as_ptr().addr() % ALIGN_MIN), (len, 0));
+            pages.fill(number as u8 + 1);
+        }
+        for (number, pages) in all.iter().enumerate() {
+            assert!(pages.iter().all(|&byte| byte == number as u8 + 1), "{number}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use kernels::Packed;
+use kernels::{Arena, Packed};
 
 use crate::cache::Reader;
 use crate::config::DecoderConfig;
@@ -77,7 +77,7 @@ impl Weights {
         format: WeightFormat,
         cached: Option<Reader>,
     ) -> Result<(Self, bool), LoadError> {
-        let mut packer = Packer { config, source, format, cached };
+        let mut packer = Packer { config, source, format, cached, arena: Arena::default() };
         let weights = packer.weights()?;
         Ok((weights, packer.cached.is_some()))
     }
@@ -85,7 +85,7 @@ impl Weights {
     /// Weights of a plausible scale, the same for the same seed: for benches that need a
     /// model's shape and not its knowledge.
     pub fn random(config: &DecoderConfig, format: WeightFormat, seed: u64) -> Self {
-        Random { state: seed }.weights(config, format)
+        Random::new(seed).weights(config, format)
     }
 
     /// Size in memory.

@@ -13,7 +13,7 @@ use crate::support::load::{completion, exchange};
 use crate::support::scale;
 use crate::support::weir::{PATIENCE, Weir, comes_true, drive};
 
-const QUANTS: [&str; 2] = ["f32", "bf16"];
+const QUANTS: [&str; 4] = ["f32", "bf16", "q8", "q4"];
 const SLOTS: usize = 8;
 /// Requests that are there at once.
 const CROWD: usize = 64;

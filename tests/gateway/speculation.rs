@@ -9,7 +9,7 @@ use crate::support::http;
 use crate::support::scale;
 use crate::support::weir::{Metrics, PATIENCE, Weir, drive};
 
-const QUANTS: [&str; 2] = ["f32", "bf16"];
+const QUANTS: [&str; 4] = ["f32", "bf16", "q8", "q4"];
 /// Kinds of requests.
 const KINDS: usize = 6;
 /// Requests of a release.

@@ -11,6 +11,7 @@ use crate::dot::{Dot, DotBf16};
 use crate::inputs::InputView;
 use crate::out::Out;
 use crate::packed::{SCALES_BYTES, STRIP, UNIT_BYTES};
+use crate::prefetch::prefetch_far;
 use crate::vector::{LANES_MAX, Vector};
 
 use super::even_tile;
@@ -18,6 +19,11 @@ use super::rows::silu;
 
 /// Outputs in half a strip.
 const HALF: usize = STRIP / 2;
+
+/// How far ahead of a single row a prefetch of q8 weights runs, in bytes. Without one the groups'
+/// scales keep the hardware's prefetchers from following the stream: 0.72 to 0.78 of the
+/// bandwidth where this gives 0.83 to 0.91. Other formats and distances gain nothing by it.
+const AHEAD: usize = 4096;
 
 /// What becomes of an output.
 #[derive(Clone, Copy)]
@@ -347,6 +353,9 @@ impl<D: Dot, const COLS: usize> Multiply for Q8<D, COLS> {
             quantised::<D, COLS, 4, M>(p, strip, lane, row, D::BIASED, |units, x, sums| {
                 for unit in 0..COLS / 4 {
                     let w = units.add(unit * UNIT_BYTES);
+                    if M == 1 {
+                        prefetch_unit(w.wrapping_add(AHEAD));
+                    }
                     let (low, high) = (D::load(w), D::load(w.add(UNIT_BYTES / 2)));
                     for (sums, x) in sums.iter_mut().zip(x) {
                         let x = D::splat_four(x.add(4 * unit));
@@ -356,6 +365,13 @@ impl<D: Dot, const COLS: usize> Multiply for Q8<D, COLS> {
             })
         }
     }
+}
+
+/// A unit is two cache lines. It may lie beyond the weights.
+#[inline(always)]
+fn prefetch_unit(unit: *const u8) {
+    prefetch_far(unit);
+    prefetch_far(unit.wrapping_add(UNIT_BYTES / 2));
 }
 
 /// q4 weights in groups of COLS columns.

@@ -21,7 +21,7 @@ mod tests;
 
 use std::ops::Range;
 
-use crate::memory::Pages;
+use crate::memory::{Arena, Pages};
 pub use format::{Group, Packing};
 
 /// Rows that are interleaved: two registers of the widest instruction set.
@@ -45,10 +45,12 @@ pub struct Packed {
 impl Packed {
     /// A matrix of zeros, to be filled by [`Packed::strips_mut`].
     pub fn zeroed(packing: Packing, rows: usize, cols: usize) -> Packed {
-        assert!(rows > 0 && cols > 0, "a packed matrix of nothing");
-        let bytes = packing.strip_bytes(cols).checked_mul(rows.div_ceil(STRIP));
-        let pages = Pages::zeroed(bytes.expect("a packed matrix beyond memory"));
-        Packed { packing, rows, cols, pages }
+        Packed { packing, rows, cols, pages: Pages::zeroed(bytes(packing, rows, cols)) }
+    }
+
+    /// The same, in memory that it shares with a model's other matrices.
+    pub fn zeroed_in(arena: &Arena, packing: Packing, rows: usize, cols: usize) -> Packed {
+        Packed { packing, rows, cols, pages: arena.zeroed(bytes(packing, rows, cols)) }
     }
 
     pub fn packing(&self) -> Packing {
@@ -116,6 +118,12 @@ impl Packed {
         let strip = &self.pages[row / STRIP * strip_bytes..][..strip_bytes];
         gather::gather(self.packing, strip, row % STRIP, dst);
     }
+}
+
+fn bytes(packing: Packing, rows: usize, cols: usize) -> usize {
+    assert!(rows > 0 && cols > 0, "a packed matrix of nothing");
+    let bytes = packing.strip_bytes(cols).checked_mul(rows.div_ceil(STRIP));
+    bytes.expect("a packed matrix beyond memory")
 }
 
 /// Some strips of a [`Packed`], to be filled.

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use candle_core::{DType, Tensor};
-use kernels::{GateUp, Packed, Packing, STRIP, Strips};
+use kernels::{Arena, GateUp, Packed, Packing, STRIP, Strips};
 
 use super::deal::{deal, threads};
 use super::{
@@ -26,6 +26,8 @@ pub(super) struct Packer<'a> {
     pub(super) format: WeightFormat,
     /// Matrices that were packed before; None once it had something wrong.
     pub(super) cached: Option<Reader>,
+    /// Where the matrices lie.
+    pub(super) arena: Arena,
 }
 
 /// A tensor inside a packed matrix.
@@ -146,13 +148,13 @@ impl Packer<'_> {
         let cols = self.config.shape(pieces[0].name)[1];
         let rows = packed_rows(pieces);
         if let Some(cached) = &mut self.cached {
-            let mut packed = Packed::zeroed(packing, rows, cols);
+            let mut packed = Packed::zeroed_in(&self.arena, packing, rows, cols);
             if cached.read(packed.bytes_mut()) {
                 return Ok(packed);
             }
             self.cached = None;
         }
-        let mut packed = Packed::zeroed(packing, rows, cols);
+        let mut packed = Packed::zeroed_in(&self.arena, packing, rows, cols);
         let slab = (SLABS_BYTES_MAX / threads() / (4 * cols)).max(1);
         let strips = (slab / STRIP).max(1);
         let parts: Vec<Strips<'_>> = packed.strips_mut(strips).collect();

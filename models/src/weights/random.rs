@@ -1,6 +1,6 @@
 //! Weights that know nothing, for benches that need a model's shape.
 
-use kernels::{GateUp, Packed, Packing, STRIP};
+use kernels::{Arena, GateUp, Packed, Packing, STRIP};
 
 use super::{LayerWeights, Linear, WeightFormat, Weights};
 use crate::config::DecoderConfig;
@@ -11,10 +11,15 @@ const PATTERN: usize = 1 << 19;
 
 /// SplitMix64, four numbers from each word.
 pub(super) struct Random {
-    pub(super) state: u64,
+    state: u64,
+    arena: Arena,
 }
 
 impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { state: seed, arena: Arena::default() }
+    }
+
     pub(super) fn weights(&mut self, config: &DecoderConfig, format: WeightFormat) -> Weights {
         let (hidden, biases) = (config.hidden, config.biases);
         let mut linear = |rows, cols, bias| self.linear(rows, cols, format.body, bias);
@@ -42,7 +47,7 @@ impl Random {
 
     /// Uniform, of the variance that keeps activations near 1.
     fn matrix(&mut self, rows: usize, cols: usize, packing: Packing) -> Packed {
-        let mut packed = Packed::zeroed(packing, rows, cols);
+        let mut packed = Packed::zeroed_in(&self.arena, packing, rows, cols);
         let (strips, full) = (rows.div_ceil(STRIP), rows / STRIP);
         let drawn = (PATTERN / (STRIP * cols)).clamp(2, strips.max(2));
         let scale = (3.0 / cols as f32).sqrt();

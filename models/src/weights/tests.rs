@@ -17,7 +17,7 @@ const CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 6
 fn numbers(config: &DecoderConfig, name: TensorName) -> Vec<f32> {
     let salt = source::LLAMA.of(name).bytes().fold(7u64, |h, b| h * 31 % 99991 + u64::from(b));
     let len: usize = config.shape(name).iter().product();
-    Random { state: salt }.uniform(len, 1.7).into_iter().map(|x| x * 1.00001).collect()
+    Random::new(salt).uniform(len, 1.7).into_iter().map(|x| x * 1.00001).collect()
 }
 
 fn names(config: &DecoderConfig) -> Vec<TensorName> {
