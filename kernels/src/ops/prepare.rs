@@ -118,7 +118,8 @@ fn quantise(x: &[f32], to: &mut [i8]) -> (f32, i32) {
     let inverse = 127.0 / highest;
     let mut sum = 0;
     for (to, x) in to.iter_mut().zip(x) {
-        let whole = (x * inverse + ROUNDER).to_bits() as i32 - ROUNDER.to_bits() as i32;
+        let whole =
+            ((x * inverse + ROUNDER).to_bits() as i32).wrapping_sub(ROUNDER.to_bits() as i32);
         *to = whole as i8;
         sum = whole.wrapping_add(sum);
     }
