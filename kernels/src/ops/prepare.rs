@@ -87,7 +87,7 @@ unsafe fn place(p: &Prepare<'_>, row: usize, x: &[f32]) {
                 let (x, after) = rest.split_at(rest.len().min(group.cols()));
                 rest = after;
                 let (s, sum) = quantise(x, to);
-                (*scale, *zero_sum) = (s, zero * sum);
+                (*scale, *zero_sum) = (s, zero.wrapping_mul(sum));
             }
         }
     }
@@ -116,7 +116,8 @@ fn quantise(x: &[f32], to: &mut [i8]) -> (f32, i32) {
         return (0.0, 0);
     }
     let inverse = 127.0 / highest;
-    let mut sum = 0;
+    // Of what is not finite nothing comes out that means anything, but nothing overflows.
+    let mut sum = 0i32;
     for (to, x) in to.iter_mut().zip(x) {
         let whole =
             ((x * inverse + ROUNDER).to_bits() as i32).wrapping_sub(ROUNDER.to_bits() as i32);
