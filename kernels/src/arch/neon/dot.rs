@@ -1,7 +1,7 @@
 //! Dot products of signed bytes, summed exactly in i32.
 //!
-//! The instructions of the two extensions are written as assembly: their intrinsics are not
-//! stable, and an instruction in assembly needs no target feature around it to be inlined.
+//! The extension's instruction is written as assembly: its intrinsic is not stable, and an
+//! instruction in assembly needs no target feature around it to be inlined.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -26,53 +26,6 @@ pub(crate) unsafe fn sdot(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int
     acc
 }
 
-/// As [`sdot`], with the same four bytes of `b` for each lane: `acc[i] + Σ a[4i + j] ·
-/// b[4 LANE + j]`. With a strip of weights as `a`, sixteen columns of x stay in one register.
-///
-/// # Safety
-/// A machine with `dotprod`.
-#[inline(always)]
-pub(crate) unsafe fn sdot_lane<const LANE: usize>(
-    mut acc: int32x4_t,
-    a: int8x16_t,
-    b: int8x16_t,
-) -> int32x4_t {
-    const { assert!(LANE < 4) };
-    // SAFETY: the instruction is the caller's promise; it touches these registers alone.
-    unsafe {
-        asm!(
-            ".arch_extension dotprod",
-            "sdot {acc:v}.4s, {a:v}.16b, {b:v}.4b[{lane}]",
-            acc = inout(vreg) acc,
-            a = in(vreg) a,
-            b = in(vreg) b,
-            lane = const LANE,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    acc
-}
-
-/// Adds the product of two matrices, `a[2, 8]` and the transpose of `b[2, 8]`, to `acc[2, 2]`.
-///
-/// # Safety
-/// A machine with `i8mm`.
-#[inline(always)]
-pub(crate) unsafe fn smmla(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-    // SAFETY: the instruction is the caller's promise; it touches these registers alone.
-    unsafe {
-        asm!(
-            ".arch_extension i8mm",
-            "smmla {acc:v}.4s, {a:v}.16b, {b:v}.16b",
-            acc = inout(vreg) acc,
-            a = in(vreg) a,
-            b = in(vreg) b,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    acc
-}
-
 /// What [`sdot`] computes, without its extension.
 ///
 /// # Safety
@@ -85,23 +38,6 @@ pub(crate) unsafe fn sdot_plain(acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> i
         let low = vpaddlq_s16(vmull_s8(vget_low_s8(a), vget_low_s8(b)));
         let high = vpaddlq_s16(vmull_high_s8(a, b));
         vaddq_s32(acc, vpaddq_s32(low, high))
-    }
-}
-
-/// What [`sdot_lane`] computes, without its extension.
-///
-/// # Safety
-/// A machine with NEON.
-#[inline(always)]
-pub(crate) unsafe fn sdot_lane_plain<const LANE: i32>(
-    acc: int32x4_t,
-    a: int8x16_t,
-    b: int8x16_t,
-) -> int32x4_t {
-    // SAFETY: NEON is the caller's promise.
-    unsafe {
-        let four = vdupq_laneq_s32::<LANE>(vreinterpretq_s32_s8(b));
-        sdot_plain(acc, a, vreinterpretq_s8_s32(four))
     }
 }
 
@@ -131,9 +67,9 @@ mod tests {
         a.iter().zip(b).map(|(a, b)| i32::from(*a) * i32::from(*b)).sum()
     }
 
-    /// `acc[i]` and the product of the i-th four of `a` with the four of `b` that `of_b` names.
-    fn fours(acc: [i32; 4], a: &[i8], b: &[i8], of_b: impl Fn(usize) -> usize) -> [i32; 4] {
-        std::array::from_fn(|i| acc[i].wrapping_add(dot(&a[4 * i..][..4], &b[4 * of_b(i)..][..4])))
+    /// `acc[i]` and the product of the i-th four of `a` with the i-th four of `b`.
+    fn fours(acc: [i32; 4], a: &[i8], b: &[i8]) -> [i32; 4] {
+        std::array::from_fn(|i| acc[i].wrapping_add(dot(&a[4 * i..][..4], &b[4 * i..][..4])))
     }
 
     fn check(acc: [i32; 4], a: [i8; 16], b: [i8; 16]) {
@@ -141,29 +77,7 @@ mod tests {
             [(sdot_plain, true), (sdot, is_aarch64_feature_detected!("dotprod"))];
         for (kernel, _) in dots.into_iter().filter(|(_, available)| *available) {
             // SAFETY: this machine has what the kernel needs.
-            assert_eq!(unsafe { run(kernel, acc, a, b) }, fours(acc, &a, &b, |i| i));
-        }
-        let lanes: [(Kernel, Kernel); 4] = [
-            (sdot_lane_plain::<0>, sdot_lane::<0>),
-            (sdot_lane_plain::<1>, sdot_lane::<1>),
-            (sdot_lane_plain::<2>, sdot_lane::<2>),
-            (sdot_lane_plain::<3>, sdot_lane::<3>),
-        ];
-        for (lane, (plain, extension)) in lanes.into_iter().enumerate() {
-            let want = fours(acc, &a, &b, |_| lane);
-            // SAFETY: NEON is part of aarch64.
-            assert_eq!(unsafe { run(plain, acc, a, b) }, want);
-            if is_aarch64_feature_detected!("dotprod") {
-                // SAFETY: as just asked.
-                assert_eq!(unsafe { run(extension, acc, a, b) }, want);
-            }
-        }
-        if is_aarch64_feature_detected!("i8mm") {
-            let want = std::array::from_fn(|i| {
-                acc[i].wrapping_add(dot(&a[i / 2 * 8..][..8], &b[i % 2 * 8..][..8]))
-            });
-            // SAFETY: as just asked.
-            assert_eq!(unsafe { run(smmla, acc, a, b) }, want);
+            assert_eq!(unsafe { run(kernel, acc, a, b) }, fours(acc, &a, &b));
         }
     }
 
