@@ -44,10 +44,11 @@ pub(crate) trait Dot {
     unsafe fn high_half(w: Self::Int) -> Self::Float;
 }
 
-/// Instruction sets that multiply bf16 themselves.
+/// Instruction sets that multiply bf16 themselves: so far, one of x86.
 ///
 /// # Safety
 /// As for [`Dot`].
+#[cfg(target_arch = "x86_64")]
 pub(crate) trait DotBf16: Dot {
     /// `sum + Σ w x` over the two bf16 of each lane.
     unsafe fn dot_bf16(sum: Self::Float, w: Self::Int, x: Self::Int) -> Self::Float;

@@ -159,6 +159,7 @@ impl InputView {
 
     /// # Safety
     /// The inputs are of form bf16 and have this row.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) unsafe fn bf16(&self, row: usize) -> *const u8 {
         // SAFETY: the row is the caller's promise.

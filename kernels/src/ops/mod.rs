@@ -16,7 +16,9 @@ pub(crate) use attention::{
     join_spans, tile,
 };
 pub(crate) use prepare::{Prepare, prepare};
-pub(crate) use product::{Bf16, Bf16Rounded, Epilogue, F32, Product, Q4, Q8, product};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use product::Bf16Rounded;
+pub(crate) use product::{Bf16, Epilogue, F32, Product, Q4, Q8, product};
 pub(crate) use reduce::{argmax, log_sum_exp};
 pub(crate) use rows::{Heads, rms_norm, rope, swiglu};
 

@@ -7,7 +7,9 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::dot::{Dot, DotBf16};
+use crate::dot::Dot;
+#[cfg(target_arch = "x86_64")]
+use crate::dot::DotBf16;
 use crate::inputs::InputView;
 use crate::out::Out;
 use crate::packed::{SCALES_BYTES, STRIP, UNIT_BYTES};
@@ -306,8 +308,10 @@ impl<D: Dot> Multiply for Bf16<D> {
 }
 
 /// bf16 weights times bf16.
+#[cfg(target_arch = "x86_64")]
 pub(crate) struct Bf16Rounded<D>(PhantomData<D>);
 
+#[cfg(target_arch = "x86_64")]
 impl<D: DotBf16> Multiply for Bf16Rounded<D> {
     type Float = D::Float;
 
