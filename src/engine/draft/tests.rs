@@ -91,10 +91,11 @@ fn what_never_repeats_is_not_drafted_for_long() {
     assert!(rows_wasted < 100, "{rows_wasted} rows for nothing");
 }
 
-/// A measurement more than a test: run it with `--ignored --nocapture` in release.
+/// An optimised build takes 0.4 microseconds; the bound leaves room for one that is not, on a
+/// machine that does other things, and none for work that grows with the text.
 #[test]
-#[ignore = "measures the time of a token; `cargo test --release draft -- --ignored --nocapture`"]
 fn a_token_costs_little() {
+    const MOST: Duration = Duration::from_micros(200);
     let mut rng = fastrand::Rng::with_seed(1);
     let mut text: Vec<u32> = Vec::new();
     while text.len() < 16_384 {
@@ -107,7 +108,7 @@ fn a_token_costs_little() {
         }
     }
     let (mut read, mut told) = (Duration::MAX, Duration::MAX);
-    for _ in 0..20 {
+    for _ in 0..3 {
         let mut memory = Memory::new();
         memory.remember(&text[..16], &text[4000..8000]);
         let started = Instant::now();
@@ -121,6 +122,6 @@ fn a_token_costs_little() {
         }
         told = told.min(started.elapsed());
     }
-    eprintln!("{:?} a prompt token, {:?} a generated one", read / 8192, told / 8192);
-    assert!(told / 8192 < Duration::from_micros(20));
+    let each = (read / 8192, told / 8192);
+    assert!(each.0 < MOST && each.1 < MOST, "{each:?} for a prompt token and a generated one");
 }
