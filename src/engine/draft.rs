@@ -159,7 +159,6 @@ impl Drafter {
 
     /// The tokens worth verifying in the next step, up to `most`, when so many others each have a
     /// row in it.
-    #[allow(dead_code, reason = "for who drives a device without a scheduler")]
     pub(crate) fn draft(
         &mut self,
         most: usize,
