@@ -26,7 +26,7 @@ pub mod shape;
 mod threads;
 mod vector;
 
-pub use bandwidth::{BandwidthProbe, ReadLoop};
+pub use bandwidth::{Bandwidth, BandwidthProbe, ReadLoop, Rounds};
 pub use cpu::Cpu;
 pub use inputs::{Inputs, Norm};
 pub use isa::{Isa, UnknownIsa};
