@@ -6,6 +6,8 @@
 //! results are made, never a result.
 
 mod attention;
+#[cfg(target_arch = "aarch64")]
+mod pairs;
 mod prepare;
 mod product;
 mod reduce;
@@ -15,6 +17,8 @@ pub(crate) use attention::{
     Attention, HEADS_PER_KV_MAX, PAIRS_MAX, Partials, SPAN, STATE_LEN, State, Work, attention,
     join_spans, tile,
 };
+#[cfg(target_arch = "aarch64")]
+pub(crate) use pairs::{Q4Pairs, Q8Pairs};
 pub(crate) use prepare::{Prepare, prepare};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use product::Bf16Rounded;

@@ -420,7 +420,7 @@ impl<D: Dot, const COLS: usize> Multiply for Q4<D, COLS> {
 /// # Safety
 /// As for [`Multiply::tile`].
 #[inline(always)]
-unsafe fn quantised<D: Dot, const COLS: usize, const UNIT: usize, const M: usize>(
+pub(super) unsafe fn quantised<D: Dot, const COLS: usize, const UNIT: usize, const M: usize>(
     p: &Product<'_>,
     strip: *const u8,
     lane: usize,
