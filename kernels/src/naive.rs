@@ -3,7 +3,7 @@
 
 use crate::inputs::Norm;
 use crate::kv::KvCache;
-use crate::packed::{GateUp, Packed, Packing};
+use crate::packed::{GROUP, GateUp, Packed, Packing};
 use crate::shape::{AttendRow, Query, RopeTables, Write};
 
 /// The numbers that a product with `w` multiplies, for rows `x[M, cols]`: normed, then rounded as
@@ -17,9 +17,9 @@ pub fn prepare(x: &[f32], norm: Option<Norm<'_>>, w: &Packed, rounds_bf16: bool)
         Packing::Bf16Rounded if rounds_bf16 => {
             rows.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
         }
-        Packing::Q8(group) | Packing::Q4(group) => {
+        Packing::Q8 | Packing::Q4 => {
             let rows = rows.chunks_exact_mut(w.cols());
-            rows.flat_map(|row| row.chunks_mut(group.cols())).for_each(round_q8);
+            rows.flat_map(|row| row.chunks_mut(GROUP)).for_each(round_q8);
         }
         Packing::F32 | Packing::Bf16 | Packing::Bf16Rounded => {}
     }

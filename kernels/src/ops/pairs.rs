@@ -7,14 +7,14 @@
 use std::marker::PhantomData;
 
 use crate::dot::DotPairs;
-use crate::packed::UNIT_BYTES;
+use crate::packed::{GROUP, UNIT_BYTES};
 
 use super::product::{Multiply, Product, Q4, Q8, quantised};
 
-/// q8 weights in groups of COLS columns.
-pub(crate) struct Q8Pairs<D, const COLS: usize>(PhantomData<D>);
+/// q8 weights.
+pub(crate) struct Q8Pairs<D>(PhantomData<D>);
 
-impl<D: DotPairs, const COLS: usize> Multiply for Q8Pairs<D, COLS> {
+impl<D: DotPairs> Multiply for Q8Pairs<D> {
     type Float = D::Float;
 
     #[inline(always)]
@@ -24,13 +24,13 @@ impl<D: DotPairs, const COLS: usize> Multiply for Q8Pairs<D, COLS> {
         lane: usize,
         row: usize,
     ) -> [[D::Float; 2]; M] {
-        // SAFETY: COLS / 4 units of w and COLS numbers of each row of x follow in each group.
+        // SAFETY: GROUP / 4 units of w and GROUP numbers of each row of x follow in each group.
         unsafe {
             if M == 1 {
-                return Q8::<D, COLS>::tile(p, strip, lane, row);
+                return Q8::<D>::tile(p, strip, lane, row);
             }
-            quantised::<D, COLS, 4, M>(p, strip, lane, row, D::BIASED, |units, x, sums| {
-                add_pairs::<D, COLS, M>(x, sums, |eight| {
+            quantised::<D, 4, M>(p, strip, lane, row, D::BIASED, |units, x, sums| {
+                add_pairs::<D, M>(x, sums, |eight| {
                     [0, UNIT_BYTES / 2].map(|half| {
                         let w = units.add(2 * eight * UNIT_BYTES + half);
                         [w, w.add(UNIT_BYTES)].map(|w| D::signed(D::load(w)))
@@ -41,10 +41,10 @@ impl<D: DotPairs, const COLS: usize> Multiply for Q8Pairs<D, COLS> {
     }
 }
 
-/// q4 weights in groups of COLS columns.
-pub(crate) struct Q4Pairs<D, const COLS: usize>(PhantomData<D>);
+/// q4 weights.
+pub(crate) struct Q4Pairs<D>(PhantomData<D>);
 
-impl<D: DotPairs, const COLS: usize> Multiply for Q4Pairs<D, COLS> {
+impl<D: DotPairs> Multiply for Q4Pairs<D> {
     type Float = D::Float;
 
     #[inline(always)]
@@ -54,13 +54,13 @@ impl<D: DotPairs, const COLS: usize> Multiply for Q4Pairs<D, COLS> {
         lane: usize,
         row: usize,
     ) -> [[D::Float; 2]; M] {
-        // SAFETY: COLS / 8 units of w and COLS numbers of each row of x follow in each group.
+        // SAFETY: GROUP / 8 units of w and GROUP numbers of each row of x follow in each group.
         unsafe {
             if M == 1 {
-                return Q4::<D, COLS>::tile(p, strip, lane, row);
+                return Q4::<D>::tile(p, strip, lane, row);
             }
-            quantised::<D, COLS, 8, M>(p, strip, lane, row, true, |units, x, sums| {
-                add_pairs::<D, COLS, M>(x, sums, |eight| {
+            quantised::<D, 8, M>(p, strip, lane, row, true, |units, x, sums| {
+                add_pairs::<D, M>(x, sums, |eight| {
                     [0, UNIT_BYTES / 2].map(|half| {
                         let w = D::load(units.add(eight * UNIT_BYTES + half));
                         [D::low_bits(w), D::high_bits(w)]
@@ -75,9 +75,9 @@ impl<D: DotPairs, const COLS: usize> Multiply for Q4Pairs<D, COLS> {
 /// last four of eight columns.
 ///
 /// # Safety
-/// The machine has D's instructions, and each row of x has COLS numbers.
+/// The machine has D's instructions, and each row of x has GROUP numbers.
 #[inline(always)]
-unsafe fn add_pairs<D: DotPairs, const COLS: usize, const M: usize>(
+unsafe fn add_pairs<D: DotPairs, const M: usize>(
     x: [*const u8; M],
     sums: &mut [[D::Int; 2]; M],
     w: impl Fn(usize) -> [[D::Int; 2]; 2],
@@ -87,7 +87,7 @@ unsafe fn add_pairs<D: DotPairs, const COLS: usize, const M: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         swap::<D>(pairs);
-        for eight in 0..COLS / 8 {
+        for eight in 0..GROUP / 8 {
             let w = w(eight);
             for (sums, x) in last.iter_mut().zip(last_x) {
                 let x = [8 * eight, 8 * eight + 4].map(|at| D::splat_four(x.add(at)));

@@ -30,16 +30,8 @@ products!(
 
 /// With `i8mm` beside `dotprod`.
 pub(crate) const PRODUCTS_I8MM: Products = Products {
-    q8: [
-        products!(@fn [#[target_feature(enable = "neon")]] Q8Pairs<Dotprod, 32>, 6),
-        products!(@fn [#[target_feature(enable = "neon")]] Q8Pairs<Dotprod, 64>, 6),
-        products!(@fn [#[target_feature(enable = "neon")]] Q8Pairs<Dotprod, 128>, 6),
-    ],
-    q4: [
-        products!(@fn [#[target_feature(enable = "neon")]] Q4Pairs<Dotprod, 32>, 6),
-        products!(@fn [#[target_feature(enable = "neon")]] Q4Pairs<Dotprod, 64>, 6),
-        products!(@fn [#[target_feature(enable = "neon")]] Q4Pairs<Dotprod, 128>, 6),
-    ],
+    q8: products!(@fn [#[target_feature(enable = "neon")]] Q8Pairs<Dotprod>, 6),
+    q4: products!(@fn [#[target_feature(enable = "neon")]] Q4Pairs<Dotprod>, 6),
     ..PRODUCTS_DOTPROD
 };
 
@@ -194,7 +186,7 @@ mod tests {
     use crate::cpu::Cpu;
     use crate::inputs::Inputs;
     use crate::isa::Isa;
-    use crate::packed::{Group, Packed, Packing};
+    use crate::packed::{Packed, Packing};
     use crate::shape::Write;
 
     /// Any numbers between -1 and 1.
@@ -225,7 +217,7 @@ mod tests {
     #[test]
     fn all_products_agree_in_every_bit() {
         let (rows, cols) = (45, 300);
-        for packing in Group::ALL.into_iter().flat_map(|g| [Packing::Q8(g), Packing::Q4(g)]) {
+        for packing in [Packing::Q8, Packing::Q4] {
             let w = packed(packing, rows, cols);
             for m in 1..10 {
                 let x = numbers(7, m * cols);
