@@ -117,23 +117,7 @@ fn attention(criterion: &mut Criterion) {
 
 fn rows(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rows");
-    let (hidden, width) = (896, 4864);
-    let (weight, logits) = (numbers(hidden), numbers(151_936));
-    for m in BATCHES {
-        let (x, gate_up) = (numbers(m * hidden), numbers(2 * m * width));
-        let (mut normed, mut gated) = (vec![0.0; x.len()], vec![0.0; m * width]);
-        for cpu in cpus() {
-            let isa = cpu.isa();
-            group.throughput(Throughput::Elements(x.len() as u64));
-            group.bench_function(BenchmarkId::new(format!("rms_norm/{isa}"), m), |bencher| {
-                bencher.iter(|| cpu.rms_norm(black_box(&x), &weight, 1e-6, &mut normed));
-            });
-            group.throughput(Throughput::Elements(gated.len() as u64));
-            group.bench_function(BenchmarkId::new(format!("swiglu/{isa}"), m), |bencher| {
-                bencher.iter(|| cpu.swiglu(black_box(&gate_up), &mut gated, width));
-            });
-        }
-    }
+    let logits = numbers(151_936);
     group.throughput(Throughput::Elements(logits.len() as u64));
     for cpu in cpus() {
         let isa = cpu.isa();

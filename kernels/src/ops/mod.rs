@@ -24,7 +24,7 @@ pub(crate) use prepare::{Prepare, prepare};
 pub(crate) use product::Bf16Rounded;
 pub(crate) use product::{Bf16, Epilogue, F32, Product, Q4, Q8, product};
 pub(crate) use reduce::{argmax, log_sum_exp};
-pub(crate) use rows::{Heads, rms_norm, rope, swiglu};
+pub(crate) use rows::{Heads, rope};
 
 /// How many of `left` rows to take next, at most `max`, so that all tiles are of about one
 /// height: 7 by 6 is 4 and 3, where 6 and 1 would have the last read everything for one row.
