@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::{
-    Arena, AttendRow, Cpu, Group, Inputs, Isa, KvCache, KvFormat, KvShape, Packed, Packing, Query,
-    Write,
+    Arena, AttendRow, Cpu, Inputs, Isa, KvCache, KvFormat, KvShape, Packed, Packing, Query, Write,
 };
 
 /// (rows, cols) of the attention output, the gate and up projections, the down projection.
@@ -42,10 +41,9 @@ fn packed(packing: Packing, rows: usize, cols: usize) -> Packed {
 /// Throughput is in multiplications with addition, two operations each.
 fn products(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("product");
-    let packings = [Packing::F32, Packing::Bf16, Packing::Bf16Rounded]
-        .into_iter()
-        .chain([Packing::Q8(Group::G32), Packing::Q4(Group::G32)]);
-    for (packing, (rows, cols)) in packings.flat_map(|p| SHAPES.map(|shape| (p, shape))) {
+    let packings = [Packing::F32, Packing::Bf16, Packing::Bf16Rounded, Packing::Q8, Packing::Q4];
+    for (packing, (rows, cols)) in packings.into_iter().flat_map(|p| SHAPES.map(|shape| (p, shape)))
+    {
         let w = packed(packing, rows, cols);
         for m in BATCHES {
             let (x, mut y) = (numbers(m * cols), vec![0.0; m * rows]);
@@ -119,23 +117,7 @@ fn attention(criterion: &mut Criterion) {
 
 fn rows(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rows");
-    let (hidden, width) = (896, 4864);
-    let (weight, logits) = (numbers(hidden), numbers(151_936));
-    for m in BATCHES {
-        let (x, gate_up) = (numbers(m * hidden), numbers(2 * m * width));
-        let (mut normed, mut gated) = (vec![0.0; x.len()], vec![0.0; m * width]);
-        for cpu in cpus() {
-            let isa = cpu.isa();
-            group.throughput(Throughput::Elements(x.len() as u64));
-            group.bench_function(BenchmarkId::new(format!("rms_norm/{isa}"), m), |bencher| {
-                bencher.iter(|| cpu.rms_norm(black_box(&x), &weight, 1e-6, &mut normed));
-            });
-            group.throughput(Throughput::Elements(gated.len() as u64));
-            group.bench_function(BenchmarkId::new(format!("swiglu/{isa}"), m), |bencher| {
-                bencher.iter(|| cpu.swiglu(black_box(&gate_up), &mut gated, width));
-            });
-        }
-    }
+    let logits = numbers(151_936);
     group.throughput(Throughput::Elements(logits.len() as u64));
     for cpu in cpus() {
         let isa = cpu.isa();

@@ -26,9 +26,6 @@ const PART: usize = 512 * 1024;
 /// Parts of a large phase for each thread; more would only cost.
 const PARTS_PER_THREAD_MAX: usize = 8;
 
-/// What an `exp` and its division cost, in multiplications.
-const EXP_COST: usize = 8;
-
 /// The kernels of one instruction set and the threads that run them.
 ///
 /// Every method asserts the shapes of its operands: a wrong shape is a bug of the caller.
@@ -65,20 +62,6 @@ impl Cpu {
         self.pool.threads()
     }
 
-    /// `y[M, N] = x / sqrt(mean(x²) + eps) * weight[N]`
-    pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
-        let width = weight.len();
-        assert!(width > 0 && x.len().is_multiple_of(width), "rms_norm: x");
-        assert_eq!(x.len(), y.len(), "rms_norm: y");
-        let (out, work) = (Out::new(y), 2 * x.len());
-        self.deal(x.len() / width, 1, work, |rows| {
-            let rows = rows.start * width..rows.end * width;
-            // SAFETY: the table is of an instruction set that this machine has, and no row is
-            // dealt twice.
-            unsafe { (self.table.rms_norm)(&x[rows.clone()], weight, eps, out.slice(rows)) };
-        });
-    }
-
     /// Rotates in place the first `heads` heads of each row of `x[M, stride]`: the halves of a
     /// head are the two coordinates. `positions[M]` are rows of the tables.
     pub fn rope(
@@ -106,23 +89,6 @@ impl Cpu {
             unsafe {
                 let x = out.slice(rows.start * stride..rows.end * stride);
                 (self.table.rope)(x, heads, tables, &positions[rows]);
-            }
-        });
-    }
-
-    /// `y[M, width] = silu(gate_up[M, ..width]) * gate_up[M, width..]`
-    pub fn swiglu(&self, gate_up: &[f32], y: &mut [f32], width: usize) {
-        assert!(width > 0 && y.len().is_multiple_of(width), "swiglu: y");
-        assert_eq!(gate_up.len(), 2 * y.len(), "swiglu: gate_up");
-        let (rows, work) = (y.len() / width, EXP_COST * y.len());
-        let out = Out::new(y);
-        self.deal(rows, 1, work, |rows| {
-            let gate_up = &gate_up[2 * width * rows.start..2 * width * rows.end];
-            // SAFETY: the table is of an instruction set that this machine has, and no row is
-            // dealt twice.
-            unsafe {
-                let y = out.slice(rows.start * width..rows.end * width);
-                (self.table.swiglu)(gate_up, y, width);
             }
         });
     }

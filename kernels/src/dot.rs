@@ -53,3 +53,24 @@ pub(crate) trait DotBf16: Dot {
     /// `sum + Σ w x` over the two bf16 of each lane.
     unsafe fn dot_bf16(sum: Self::Float, w: Self::Int, x: Self::Int) -> Self::Float;
 }
+
+/// Instruction sets that multiply two rows of x by two outputs at once: so far, one of ARM. What
+/// [`Dot::dot_q4`] multiplies may here be any signed bytes.
+///
+/// # Safety
+/// As for [`Dot`].
+#[cfg(target_arch = "aarch64")]
+pub(crate) trait DotPairs: Dot {
+    /// Weights of q8 as signed bytes.
+    unsafe fn signed(w: Self::Int) -> Self::Int;
+    /// Four columns and the next four of each lane's output, as eight columns of two outputs in
+    /// the first register and of two in the second.
+    unsafe fn interleave(w: [Self::Int; 2]) -> [Self::Int; 2];
+    /// Eight bytes of each of two rows.
+    unsafe fn load_pair(x: [*const u8; 2]) -> Self::Int;
+    /// `sum + Σ w x` over eight columns: the first row's two outputs, then the second row's.
+    unsafe fn dot_pairs(sum: Self::Int, w: Self::Int, x: Self::Int) -> Self::Int;
+    /// The sums of two rows, from a register for each row to one for each pair of outputs, or
+    /// back.
+    unsafe fn swap(sums: [Self::Int; 2]) -> [Self::Int; 2];
+}

@@ -3,7 +3,7 @@
 use half::bf16;
 
 use crate::memory::Pages;
-use crate::packed::Group;
+use crate::packed::GROUP;
 
 /// How rows of activations are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,6 @@ pub(crate) enum Form {
     /// Whole numbers from -127 to 127, with a scale for each group of columns, and `zero` times
     /// the group's sum: what stored weights are more than their values.
     Q8 {
-        group: Group,
         zero: i32,
     },
 }
@@ -45,16 +44,11 @@ pub struct Inputs {
     normed: Vec<f32>,
 }
 
-/// Columns that padding may add: the largest group.
-const PADDING_MAX: usize = 128;
-/// The smallest group.
-const GROUP_MIN: usize = 32;
-
 impl Inputs {
     /// Room for `rows_max` rows of up to `cols_max` columns.
     pub fn new(rows_max: usize, cols_max: usize) -> Inputs {
-        let stride = cols_max.next_multiple_of(PADDING_MAX);
-        let groups = rows_max * stride / GROUP_MIN;
+        let stride = cols_max.next_multiple_of(GROUP);
+        let groups = rows_max * stride / GROUP;
         Inputs {
             form: Form::F32,
             rows: 0,
@@ -75,7 +69,7 @@ impl Inputs {
             Form::Q8 { .. } => 1,
         };
         assert!(rows * stride * width <= self.numbers.len(), "prepare: more rows than room");
-        assert!(rows * stride <= self.scales.len() * GROUP_MIN, "prepare: more groups than room");
+        assert!(rows * stride <= self.scales.len() * GROUP, "prepare: more groups than room");
         (self.form, self.rows, self.cols, self.stride) = (form, rows, cols, stride);
     }
 
@@ -96,7 +90,7 @@ impl Inputs {
             zeros: self.zeros.as_ptr(),
             stride: self.stride,
             groups: match self.form {
-                Form::Q8 { group, .. } => self.stride / group.cols(),
+                Form::Q8 { .. } => self.stride / GROUP,
                 Form::F32 | Form::Bf16 => 0,
             },
         }

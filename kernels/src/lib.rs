@@ -32,6 +32,6 @@ pub use inputs::{Inputs, Norm};
 pub use isa::{Isa, UnknownIsa};
 pub use kv::{HEAD_DIM_MAX, KvCache, KvFormat, KvShape};
 pub use memory::{Arena, Pages, Plain};
-pub use packed::{GateUp, Group, Packed, Packing, STRIP, Strips};
+pub use packed::{GateUp, Packed, Packing, STRIP, Strips};
 pub use shape::{AttendRow, Query, RopeTables, Write};
 pub use threads::default_threads;

@@ -3,7 +3,7 @@
 
 use crate::inputs::Norm;
 use crate::kv::KvCache;
-use crate::packed::{GateUp, Packed, Packing};
+use crate::packed::{GROUP, GateUp, Packed, Packing};
 use crate::shape::{AttendRow, Query, RopeTables, Write};
 
 /// The numbers that a product with `w` multiplies, for rows `x[M, cols]`: normed, then rounded as
@@ -17,9 +17,9 @@ pub fn prepare(x: &[f32], norm: Option<Norm<'_>>, w: &Packed, rounds_bf16: bool)
         Packing::Bf16Rounded if rounds_bf16 => {
             rows.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
         }
-        Packing::Q8(group) | Packing::Q4(group) => {
+        Packing::Q8 | Packing::Q4 => {
             let rows = rows.chunks_exact_mut(w.cols());
-            rows.flat_map(|row| row.chunks_mut(group.cols())).for_each(round_q8);
+            rows.flat_map(|row| row.chunks_mut(GROUP)).for_each(round_q8);
         }
         Packing::F32 | Packing::Bf16 | Packing::Bf16Rounded => {}
     }
@@ -63,7 +63,7 @@ pub fn product_swiglu(x: &[f32], w: &Packed, bias: Option<&[f32]>, y: &mut [f32]
 }
 
 /// `y[M, N] = x / sqrt(mean(x²) + eps) * weight[N]`
-pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
     let width = weight.len();
     for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
         let squares: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
@@ -93,17 +93,6 @@ pub fn rope(
                 head[i] = a * cos - b * sin;
                 head[i + half] = b * cos + a * sin;
             }
-        }
-    }
-}
-
-/// `y[M, width] = silu(gate_up[M, ..width]) * gate_up[M, width..]`
-pub fn swiglu(gate_up: &[f32], y: &mut [f32], width: usize) {
-    for (row, y) in gate_up.chunks_exact(2 * width).zip(y.chunks_exact_mut(width)) {
-        let (gate, up) = row.split_at(width);
-        for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-            let gate = f64::from(*gate);
-            *y = (gate / (1.0 + (-gate).exp()) * f64::from(*up)) as f32;
         }
     }
 }

@@ -155,9 +155,9 @@ impl Cpu {
             Packing::F32 | Packing::Bf16 => Form::F32,
             Packing::Bf16Rounded if self.bf16_rounded.is_some() => Form::Bf16,
             Packing::Bf16Rounded => Form::F32,
-            Packing::Q8(group) if self.products.biased => Form::Q8 { group, zero: -128 },
-            Packing::Q8(group) => Form::Q8 { group, zero: 0 },
-            Packing::Q4(group) => Form::Q8 { group, zero: -8 },
+            Packing::Q8 if self.products.biased => Form::Q8 { zero: -128 },
+            Packing::Q8 => Form::Q8 { zero: 0 },
+            Packing::Q4 => Form::Q8 { zero: -8 },
         }
     }
 }

@@ -101,18 +101,17 @@ fn reachable(address: &SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use kernels::{Group, Packing};
+    use kernels::Packing;
     use models::weights::WeightFormat;
 
     use super::*;
     use crate::config::{Config, Overrides};
 
     fn facts(fim: Option<&str>) -> Facts {
-        let group = Group::G32;
         Facts {
             model: "tiny".into(),
             parameters: 6_500_000,
-            weight_format: WeightFormat { body: Packing::Q4(group), head: Packing::Q8(group) },
+            weight_format: WeightFormat { body: Packing::Q4, head: Packing::Q8 },
             weight_bytes: 13 << 20,
             kv_format: kernels::KvFormat::Bf16,
             isa: kernels::Isa::Scalar,

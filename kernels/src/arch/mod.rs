@@ -48,11 +48,7 @@ pub(crate) fn products(isa: Isa) -> (&'static Products, Option<ProductFn>) {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Avx2 => (&dot::avx2::PRODUCTS, None),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon if std::arch::is_aarch64_feature_detected!("dotprod") => {
-            (&dot::neon::PRODUCTS_DOTPROD, None)
-        }
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => (&dot::neon::PRODUCTS, None),
+        Isa::Neon => (dot::neon::best(), None),
         _ => (&dot::scalar::PRODUCTS, None),
     }
 }

@@ -17,9 +17,7 @@ pub(crate) struct Table {
     pub(crate) attention_q8: unsafe fn(&Attention<'_>, &Planes<i8>, usize),
     pub(crate) join_spans: unsafe fn(&Attention<'_>, &Partials<'_>, Range<usize>),
     pub(crate) prepare: unsafe fn(&Prepare<'_>, Range<usize>),
-    pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) rope: unsafe fn(&mut [f32], Heads, RopeTables<'_>, &[u32]),
-    pub(crate) swiglu: unsafe fn(&[f32], &mut [f32], usize),
     pub(crate) argmax: unsafe fn(&[f32]) -> usize,
     pub(crate) log_sum_exp: unsafe fn(&[f32]) -> f32,
     /// One for each of [`crate::bandwidth::READ_LOOPS`].
@@ -45,16 +43,10 @@ macro_rules! kernels {
             prepare: $crate::arch::table::kernels!(@fn [$(#[$features])*]
                 (prepare: &$crate::ops::Prepare<'_>, rows: std::ops::Range<usize>)
                 { $crate::ops::prepare::<$vector>(prepare, rows) }),
-            rms_norm: $crate::arch::table::kernels!(@fn [$(#[$features])*]
-                (x: &[f32], weight: &[f32], eps: f32, y: &mut [f32])
-                { $crate::ops::rms_norm::<$vector>(x, weight, eps, y) }),
             rope: $crate::arch::table::kernels!(@fn [$(#[$features])*]
                 (x: &mut [f32], heads: $crate::ops::Heads,
                  tables: $crate::shape::RopeTables<'_>, positions: &[u32])
                 { $crate::ops::rope::<$vector>(x, heads, tables, positions) }),
-            swiglu: $crate::arch::table::kernels!(@fn [$(#[$features])*]
-                (gate_up: &[f32], y: &mut [f32], width: usize)
-                { $crate::ops::swiglu::<$vector>(gate_up, y, width) }),
             argmax: $crate::arch::table::kernels!(@fn [$(#[$features])*]
                 (x: &[f32]) -> usize
                 { $crate::ops::argmax::<$vector>(x) }),

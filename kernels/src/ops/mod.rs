@@ -6,6 +6,8 @@
 //! results are made, never a result.
 
 mod attention;
+#[cfg(target_arch = "aarch64")]
+mod pairs;
 mod prepare;
 mod product;
 mod reduce;
@@ -15,12 +17,14 @@ pub(crate) use attention::{
     Attention, HEADS_PER_KV_MAX, PAIRS_MAX, Partials, SPAN, STATE_LEN, State, Work, attention,
     join_spans, tile,
 };
+#[cfg(target_arch = "aarch64")]
+pub(crate) use pairs::{Q4Pairs, Q8Pairs};
 pub(crate) use prepare::{Prepare, prepare};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use product::Bf16Rounded;
 pub(crate) use product::{Bf16, Epilogue, F32, Product, Q4, Q8, product};
 pub(crate) use reduce::{argmax, log_sum_exp};
-pub(crate) use rows::{Heads, rms_norm, rope, swiglu};
+pub(crate) use rows::{Heads, rope};
 
 /// How many of `left` rows to take next, at most `max`, so that all tiles are of about one
 /// height: 7 by 6 is 4 and 3, where 6 and 1 would have the last read everything for one row.

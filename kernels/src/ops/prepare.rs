@@ -5,6 +5,7 @@ use std::ops::Range;
 use half::bf16;
 
 use crate::inputs::{Form, InputParts, Norm};
+use crate::packed::GROUP;
 use crate::vector::Vector;
 
 use super::rows::rms_norm;
@@ -71,8 +72,8 @@ unsafe fn place(p: &Prepare<'_>, row: usize, x: &[f32]) {
             }
             to[x.len()..].fill(bf16::ZERO);
         }
-        Form::Q8 { group, zero } => {
-            let groups = p.stride / group.cols();
+        Form::Q8 { zero } => {
+            let groups = p.stride / GROUP;
             // SAFETY: the caller's promise.
             let (to, scales, zeros) = unsafe {
                 (
@@ -81,10 +82,10 @@ unsafe fn place(p: &Prepare<'_>, row: usize, x: &[f32]) {
                     std::slice::from_raw_parts_mut(p.out.zeros.add(row * groups), groups),
                 )
             };
-            let places = to.chunks_exact_mut(group.cols()).zip(scales).zip(zeros);
+            let places = to.chunks_exact_mut(GROUP).zip(scales).zip(zeros);
             let mut rest = x;
             for ((to, scale), zero_sum) in places {
-                let (x, after) = rest.split_at(rest.len().min(group.cols()));
+                let (x, after) = rest.split_at(rest.len().min(GROUP));
                 rest = after;
                 let (s, sum) = quantise(x, to);
                 (*scale, *zero_sum) = (s, zero.wrapping_mul(sum));

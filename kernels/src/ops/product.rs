@@ -13,7 +13,12 @@ use crate::dot::Dot;
 use crate::dot::DotBf16;
 use crate::inputs::InputView;
 use crate::out::Out;
+<<<<<<< HEAD
 use crate::packed::{SCALES_BYTES, STRIP, UNIT_BYTES};
+=======
+use crate::packed::{GROUP, SCALES_BYTES, STRIP, UNIT_BYTES};
+use crate::prefetch::prefetch_far;
+>>>>>>> i8mm
 use crate::vector::{LANES_MAX, Vector};
 
 use super::even_tile;
@@ -334,10 +339,10 @@ impl<D: DotBf16> Multiply for Bf16Rounded<D> {
     }
 }
 
-/// q8 weights in groups of COLS columns.
-pub(crate) struct Q8<D, const COLS: usize>(PhantomData<D>);
+/// q8 weights.
+pub(crate) struct Q8<D>(PhantomData<D>);
 
-impl<D: Dot, const COLS: usize> Multiply for Q8<D, COLS> {
+impl<D: Dot> Multiply for Q8<D> {
     type Float = D::Float;
 
     #[inline(always)]
@@ -347,10 +352,10 @@ impl<D: Dot, const COLS: usize> Multiply for Q8<D, COLS> {
         lane: usize,
         row: usize,
     ) -> [[D::Float; 2]; M] {
-        // SAFETY: COLS / 4 units of w and COLS numbers of each row of x follow in each group.
+        // SAFETY: GROUP / 4 units of w and GROUP numbers of each row of x follow in each group.
         unsafe {
-            quantised::<D, COLS, 4, M>(p, strip, lane, row, D::BIASED, |units, x, sums| {
-                for unit in 0..COLS / 4 {
+            quantised::<D, 4, M>(p, strip, lane, row, D::BIASED, |units, x, sums| {
+                for unit in 0..GROUP / 4 {
                     let w = units.add(unit * UNIT_BYTES);
                     if M == 1 {
                         keep_order();
@@ -374,10 +379,10 @@ fn keep_order() {
     compiler_fence(Ordering::SeqCst);
 }
 
-/// q4 weights in groups of COLS columns.
-pub(crate) struct Q4<D, const COLS: usize>(PhantomData<D>);
+/// q4 weights.
+pub(crate) struct Q4<D>(PhantomData<D>);
 
-impl<D: Dot, const COLS: usize> Multiply for Q4<D, COLS> {
+impl<D: Dot> Multiply for Q4<D> {
     type Float = D::Float;
 
     #[inline(always)]
@@ -387,10 +392,10 @@ impl<D: Dot, const COLS: usize> Multiply for Q4<D, COLS> {
         lane: usize,
         row: usize,
     ) -> [[D::Float; 2]; M] {
-        // SAFETY: COLS / 8 units of w and COLS numbers of each row of x follow in each group.
+        // SAFETY: GROUP / 8 units of w and GROUP numbers of each row of x follow in each group.
         unsafe {
-            quantised::<D, COLS, 8, M>(p, strip, lane, row, true, |units, x, sums| {
-                for unit in 0..COLS / 8 {
+            quantised::<D, 8, M>(p, strip, lane, row, true, |units, x, sums| {
+                for unit in 0..GROUP / 8 {
                     let w = units.add(unit * UNIT_BYTES);
                     if M == 1 {
                         keep_order();
@@ -412,14 +417,14 @@ impl<D: Dot, const COLS: usize> Multiply for Q4<D, COLS> {
     }
 }
 
-/// Walks over groups of COLS columns, UNIT to a unit: `add` adds a group's products to exact
-/// sums, which then are scaled and added up, group after group. `biased`: the sums begin at what
-/// the stored weights are too much.
+/// Walks over the groups, UNIT columns to a unit: `add` adds a group's products to exact sums,
+/// which then are scaled and added up, group after group. `biased`: the sums begin at what the
+/// stored weights are too much.
 ///
 /// # Safety
 /// As for [`Multiply::tile`].
 #[inline(always)]
-unsafe fn quantised<D: Dot, const COLS: usize, const UNIT: usize, const M: usize>(
+pub(super) unsafe fn quantised<D: Dot, const UNIT: usize, const M: usize>(
     p: &Product<'_>,
     strip: *const u8,
     lane: usize,
@@ -433,7 +438,7 @@ unsafe fn quantised<D: Dot, const COLS: usize, const UNIT: usize, const M: usize
         let x: [_; M] = std::array::from_fn(|m| p.x.q8(row + m));
         let mut sums = [[D::Float::splat(0.0); 2]; M];
         let mut bytes = strip;
-        for group in 0..p.cols / COLS {
+        for group in 0..p.cols / GROUP {
             let mut exact = [[D::splat(0); 2]; M];
             if biased {
                 for (exact, (_, _, zeros)) in exact.iter_mut().zip(x) {
@@ -441,7 +446,7 @@ unsafe fn quantised<D: Dot, const COLS: usize, const UNIT: usize, const M: usize
                 }
             }
             let units = bytes.add(SCALES_BYTES + 4 * lane);
-            add(units, x.map(|(numbers, _, _)| numbers.add(group * COLS)), &mut exact);
+            add(units, x.map(|(numbers, _, _)| numbers.add(group * GROUP)), &mut exact);
             let scales = [
                 D::load_f16(bytes.add(2 * lane)),
                 D::load_f16(bytes.add(SCALES_BYTES / 2 + 2 * lane)),
@@ -453,7 +458,7 @@ unsafe fn quantised<D: Dot, const COLS: usize, const UNIT: usize, const M: usize
                     sums[m][half] = D::to_float(exact[m][half]).mul_add(scale, sums[m][half]);
                 }
             }
-            bytes = bytes.add(SCALES_BYTES + COLS / UNIT * UNIT_BYTES);
+            bytes = bytes.add(SCALES_BYTES + GROUP / UNIT * UNIT_BYTES);
         }
         sums
     }

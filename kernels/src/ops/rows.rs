@@ -17,7 +17,7 @@ pub(crate) struct Heads {
 /// # Safety
 /// The machine has V's instruction set.
 #[inline(always)]
-pub(crate) unsafe fn rms_norm<V: Vector>(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
+pub(super) unsafe fn rms_norm<V: Vector>(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
     let width = weight.len();
     for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
         let (x, weight, y) = (x.as_ptr(), weight.as_ptr(), y.as_mut_ptr());
@@ -93,32 +93,6 @@ unsafe fn rotate<V: Vector>(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f3
             let (x, y) = (V::load_first(a.add(i), n), V::load_first(b.add(i), n));
             x.mul(cos).sub(y.mul(sin)).store_first(a.add(i), n);
             y.mul(cos).add(x.mul(sin)).store_first(b.add(i), n);
-        }
-    }
-}
-
-/// `y[M, width] = silu(gate_up[M, ..width]) * gate_up[M, width..]`
-///
-/// # Safety
-/// The machine has V's instruction set.
-#[inline(always)]
-pub(crate) unsafe fn swiglu<V: Vector>(gate_up: &[f32], y: &mut [f32], width: usize) {
-    for (row, y) in gate_up.chunks_exact(2 * width).zip(y.chunks_exact_mut(width)) {
-        let (gate, up) = row.split_at(width);
-        let (gate, up, y) = (gate.as_ptr(), up.as_ptr(), y.as_mut_ptr());
-        // SAFETY: gate, up and y are `width` long, and no access reaches beyond it: full
-        // registers while `i + LANES <= width`, then the `width - i` numbers that remain.
-        unsafe {
-            let mut i = 0;
-            while i + V::LANES <= width {
-                silu(V::load(gate.add(i))).mul(V::load(up.add(i))).store(y.add(i));
-                i += V::LANES;
-            }
-            if i < width {
-                let n = width - i;
-                let (gate, up) = (V::load_first(gate.add(i), n), V::load_first(up.add(i), n));
-                silu(gate).mul(up).store_first(y.add(i), n);
-            }
         }
     }
 }

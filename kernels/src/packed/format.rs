@@ -2,27 +2,7 @@
 
 use std::fmt;
 
-use super::{SCALES_BYTES, UNIT_BYTES};
-
-/// Columns of a row that share a scale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Group {
-    G32,
-    G64,
-    G128,
-}
-
-impl Group {
-    pub const ALL: [Group; 3] = [Group::G32, Group::G64, Group::G128];
-
-    pub fn cols(self) -> usize {
-        match self {
-            Group::G32 => 32,
-            Group::G64 => 64,
-            Group::G128 => 128,
-        }
-    }
-}
+use super::{GROUP, SCALES_BYTES, UNIT_BYTES};
 
 /// How weights are stored, and what they are multiplied with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,11 +14,11 @@ pub enum Packing {
     /// bf16 times bf16, summed in f32, on machines that have an instruction for it; as
     /// [`Packing::Bf16`] elsewhere.
     Bf16Rounded,
-    /// Whole numbers from -127 to 127 and a scale, times whole numbers of the same range and a
-    /// scale: a group's sum is exact.
-    Q8(Group),
+    /// Whole numbers from -127 to 127 and a scale for each group of columns, times whole numbers
+    /// of the same range and a scale: a group's sum is exact.
+    Q8,
     /// Whole numbers from -8 to 7, else as [`Packing::Q8`].
-    Q4(Group),
+    Q4,
 }
 
 impl Packing {
@@ -47,35 +27,34 @@ impl Packing {
         match self {
             Packing::F32 => 1,
             Packing::Bf16 | Packing::Bf16Rounded => 2,
-            Packing::Q8(_) => 4,
-            Packing::Q4(_) => 8,
+            Packing::Q8 => 4,
+            Packing::Q4 => 8,
         }
     }
 
-    /// The groups of quantised weights.
-    pub fn group(self) -> Option<Group> {
+    /// Columns of a group, or of a unit where there are no groups.
+    fn block_cols(self) -> usize {
         match self {
-            Packing::Q8(group) | Packing::Q4(group) => Some(group),
-            Packing::F32 | Packing::Bf16 | Packing::Bf16Rounded => None,
+            Packing::F32 | Packing::Bf16 | Packing::Bf16Rounded => self.unit_cols(),
+            Packing::Q8 | Packing::Q4 => GROUP,
+        }
+    }
+
+    /// A group of columns with its scales, or a unit where there are no groups.
+    pub(crate) fn block_bytes(self) -> usize {
+        match self {
+            Packing::F32 | Packing::Bf16 | Packing::Bf16Rounded => UNIT_BYTES,
+            Packing::Q8 | Packing::Q4 => SCALES_BYTES + GROUP / self.unit_cols() * UNIT_BYTES,
         }
     }
 
     /// Columns with those that fill up the last unit or group.
     pub(crate) fn padded_cols(self, cols: usize) -> usize {
-        cols.next_multiple_of(self.group().map_or(self.unit_cols(), Group::cols))
-    }
-
-    /// A group of columns with its scales, or a unit where there are no groups.
-    pub(crate) fn block_bytes(self) -> usize {
-        match self.group() {
-            Some(group) => SCALES_BYTES + group.cols() / self.unit_cols() * UNIT_BYTES,
-            None => UNIT_BYTES,
-        }
+        cols.next_multiple_of(self.block_cols())
     }
 
     pub(crate) fn strip_bytes(self, cols: usize) -> usize {
-        let block_cols = self.group().map_or(self.unit_cols(), Group::cols);
-        cols.div_ceil(block_cols) * self.block_bytes()
+        cols.div_ceil(self.block_cols()) * self.block_bytes()
     }
 }
 
@@ -84,8 +63,8 @@ impl fmt::Display for Packing {
         f.pad(match self {
             Packing::F32 => "f32",
             Packing::Bf16 | Packing::Bf16Rounded => "bf16",
-            Packing::Q8(_) => "q8",
-            Packing::Q4(_) => "q4",
+            Packing::Q8 => "q8",
+            Packing::Q4 => "q4",
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Group, Packing, SCALES_BYTES, UNIT_BYTES};
+use super::{GROUP, Packing, SCALES_BYTES, UNIT_BYTES};
 
 /// Row `row` of a strip to `dst[cols]`.
 pub(super) fn gather(packing: Packing, strip: &[u8], row: usize, dst: &mut [f32]) {
@@ -19,12 +19,12 @@ pub(super) fn gather(packing: Packing, strip: &[u8], row: usize, dst: &mut [f32]
                 pair.copy_from_slice(&numbers[..pair.len()]);
             }
         }
-        Packing::Q8(group) => groups(group, 4, strip, row, dst, |bytes, numbers| {
+        Packing::Q8 => groups(4, strip, row, dst, |bytes, numbers| {
             for (x, byte) in numbers.iter_mut().zip(bytes) {
                 *x = (i32::from(byte) - 128) as f32;
             }
         }),
-        Packing::Q4(group) => groups(group, 8, strip, row, dst, |bytes, numbers| {
+        Packing::Q4 => groups(8, strip, row, dst, |bytes, numbers| {
             for (i, x) in numbers.iter_mut().enumerate() {
                 let byte = bytes[i % 4] >> (i / 4 * 4);
                 *x = (i32::from(byte & 15) - 8) as f32;
@@ -35,15 +35,14 @@ pub(super) fn gather(packing: Packing, strip: &[u8], row: usize, dst: &mut [f32]
 
 /// Walks over the groups of a quantised row: `unpack` turns a unit into whole numbers.
 fn groups(
-    group: Group,
     unit_cols: usize,
     strip: &[u8],
     row: usize,
     dst: &mut [f32],
     unpack: impl Fn([u8; 4], &mut [f32]),
 ) {
-    let group_bytes = SCALES_BYTES + group.cols() / unit_cols * UNIT_BYTES;
-    for (dst, bytes) in dst.chunks_mut(group.cols()).zip(strip.chunks_exact(group_bytes)) {
+    let group_bytes = SCALES_BYTES + GROUP / unit_cols * UNIT_BYTES;
+    for (dst, bytes) in dst.chunks_mut(GROUP).zip(strip.chunks_exact(group_bytes)) {
         let (scales, units) = bytes.split_at(SCALES_BYTES);
         let scale = f16::from_le_bytes([scales[2 * row], scales[2 * row + 1]]).to_f32();
         for (numbers, unit) in dst.chunks_mut(unit_cols).zip(units.chunks_exact(UNIT_BYTES)) {

@@ -22,10 +22,13 @@ mod tests;
 use std::ops::Range;
 
 use crate::memory::{Arena, Pages};
-pub use format::{Group, Packing};
+pub use format::Packing;
 
 /// Rows that are interleaved: two registers of the widest instruction set.
 pub const STRIP: usize = 32;
+
+/// Columns of a quantised row that share a scale.
+pub(crate) const GROUP: usize = 32;
 
 /// Bytes of a unit.
 pub(crate) const UNIT_BYTES: usize = 4 * STRIP;

@@ -6,7 +6,7 @@
 
 use half::{bf16, f16};
 
-use super::{Group, Packing, SCALES_BYTES, UNIT_BYTES};
+use super::{GROUP, Packing, SCALES_BYTES, UNIT_BYTES};
 
 /// Scales that [`fit_q8`] tries, the one that uses the range exactly among them.
 const TRIALS_Q8: u32 = 19;
@@ -59,22 +59,18 @@ fn set_here(packing: Packing, strip: &mut [u8], row: usize, numbers: &[f32]) {
                 put(unit, row, [a, b, c, d]);
             }
         }
-        Packing::Q8(Group::G32) => groups::<32>(strip, row, numbers, false),
-        Packing::Q8(Group::G64) => groups::<64>(strip, row, numbers, false),
-        Packing::Q8(Group::G128) => groups::<128>(strip, row, numbers, false),
-        Packing::Q4(Group::G32) => groups::<32>(strip, row, numbers, true),
-        Packing::Q4(Group::G64) => groups::<64>(strip, row, numbers, true),
-        Packing::Q4(Group::G128) => groups::<128>(strip, row, numbers, true),
+        Packing::Q8 => groups(strip, row, numbers, false),
+        Packing::Q4 => groups(strip, row, numbers, true),
     }
 }
 
 /// Walks over the groups of a row, the last one filled up with zeros.
 #[inline(always)]
-fn groups<const N: usize>(strip: &mut [u8], row: usize, numbers: &[f32], four_bits: bool) {
+fn groups(strip: &mut [u8], row: usize, numbers: &[f32], four_bits: bool) {
     let unit_cols = if four_bits { 8 } else { 4 };
-    let group_bytes = SCALES_BYTES + N / unit_cols * UNIT_BYTES;
-    for (numbers, bytes) in numbers.chunks(N).zip(strip.chunks_exact_mut(group_bytes)) {
-        let mut whole = [0.0; N];
+    let group_bytes = SCALES_BYTES + GROUP / unit_cols * UNIT_BYTES;
+    for (numbers, bytes) in numbers.chunks(GROUP).zip(strip.chunks_exact_mut(group_bytes)) {
+        let mut whole = [0.0; GROUP];
         whole[..numbers.len()].copy_from_slice(numbers);
         let (scales, units) = bytes.split_at_mut(SCALES_BYTES);
         let scale = if four_bits { set_q4(&whole, units, row) } else { set_q8(&whole, units, row) };
@@ -88,10 +84,10 @@ fn put(unit: &mut [u8], row: usize, bytes: [u8; 4]) {
 }
 
 #[inline(always)]
-fn set_q8<const N: usize>(numbers: &[f32; N], units: &mut [u8], row: usize) -> f16 {
+fn set_q8(numbers: &[f32; GROUP], units: &mut [u8], row: usize) -> f16 {
     let scale = fit_q8(numbers);
     let inverse = inverse(scale);
-    let mut bytes = [0u8; N];
+    let mut bytes = [0u8; GROUP];
     for (byte, &x) in bytes.iter_mut().zip(numbers) {
         *byte = (clamp(x * inverse, -127.0, 127.0) + (TO_WHOLE + 128.0)).to_bits() as u8;
     }
@@ -105,7 +101,7 @@ fn set_q8<const N: usize>(numbers: &[f32; N], units: &mut [u8], row: usize) -> f
 /// a few dozen numbers their sum differs from scale to scale by more than what is lost to a range
 /// that is not used to its end.
 #[inline(always)]
-fn fit_q8<const N: usize>(numbers: &[f32; N]) -> f16 {
+fn fit_q8(numbers: &[f32; GROUP]) -> f16 {
     let highest = Range::of(numbers).highest();
     let plain = f16::from_f32(highest / 127.0);
     if highest == 0.0 || !highest.is_finite() {
@@ -125,7 +121,7 @@ fn fit_q8<const N: usize>(numbers: &[f32; N]) -> f16 {
 /// The square of the error. Not by way of [`Fit`]: it is a difference of two sums, of which the
 /// error of 8 bits is too small a part.
 #[inline(always)]
-fn error_q8<const N: usize>(numbers: &[f32; N], scale: f16) -> f32 {
+fn error_q8(numbers: &[f32; GROUP], scale: f16) -> f32 {
     let (scale, inverse) = (scale.to_f32(), inverse(scale));
     let mut errors = [0.0; LANES];
     for numbers in numbers.as_chunks::<LANES>().0 {
@@ -140,10 +136,10 @@ fn error_q8<const N: usize>(numbers: &[f32; N], scale: f16) -> f32 {
 }
 
 #[inline(always)]
-fn set_q4<const N: usize>(numbers: &[f32; N], units: &mut [u8], row: usize) -> f16 {
+fn set_q4(numbers: &[f32; GROUP], units: &mut [u8], row: usize) -> f16 {
     let scale = fit_q4(numbers);
     let inverse = inverse(scale);
-    let mut nibbles = [0u8; N];
+    let mut nibbles = [0u8; GROUP];
     for (nibble, &x) in nibbles.iter_mut().zip(numbers) {
         *nibble = (clamp(x * inverse, -8.0, 7.0) + (TO_WHOLE + 8.0)).to_bits() as u8 & 15;
     }
@@ -157,7 +153,7 @@ fn set_q4<const N: usize>(numbers: &[f32; N], units: &mut [u8], row: usize) -> f
 /// The scale of least squared error among some: the range has one step more on its negative side,
 /// so the number of the largest magnitude goes there, and a little clipping of it often pays.
 #[inline(always)]
-fn fit_q4<const N: usize>(numbers: &[f32; N]) -> f16 {
+fn fit_q4(numbers: &[f32; GROUP]) -> f16 {
     let widest = Range::of(numbers).widest();
     if widest == 0.0 || !widest.is_finite() {
         return f16::from_f32(widest);
@@ -201,7 +197,7 @@ impl Default for Fit {
 
 impl Fit {
     #[inline(always)]
-    fn of<const N: usize>(numbers: &[f32; N], inverse: f32) -> Self {
+    fn of(numbers: &[f32; GROUP], inverse: f32) -> Self {
         let (mut dots, mut squares) = ([0.0; LANES], [0.0; LANES]);
         for numbers in numbers.as_chunks::<LANES>().0 {
             for lane in 0..LANES {
@@ -236,7 +232,7 @@ struct Range {
 
 impl Range {
     #[inline(always)]
-    fn of<const N: usize>(numbers: &[f32; N]) -> Self {
+    fn of(numbers: &[f32; GROUP]) -> Self {
         let (mut low, mut high, mut zeros) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
         for numbers in numbers.as_chunks::<LANES>().0 {
             for lane in 0..LANES {

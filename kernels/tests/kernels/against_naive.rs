@@ -1,25 +1,12 @@
 //! Every kernel of every instruction set against the oracle, on odd shapes.
 
-use kernels::{Query, RopeTables, Rounds, naive};
+use kernels::{Cpu, GateUp, Inputs, Packed, Packing, Query, RopeTables, Rounds, naive};
 use proptest::prelude::*;
 
 use crate::support::{Cache, assert_close, cases, chunk_rows, cpus, few_cases, length, numbers};
 
 proptest! {
     #![proptest_config(cases())]
-
-    #[test]
-    fn rms_norm(m in 1usize..9, width in 1usize..200, scale in 1e-3f32..1e3, seed: u64) {
-        let x: Vec<f32> = numbers(seed, m * width).iter().map(|x| x * scale).collect();
-        let weight = numbers(seed + 1, width);
-        let mut want = vec![0.0; x.len()];
-        naive::rms_norm(&x, &weight, 1e-6, &mut want);
-        for cpu in cpus(2) {
-            let mut got = vec![f32::NAN; x.len()];
-            cpu.rms_norm(&x, &weight, 1e-6, &mut got);
-            assert_close(&got, &want, 1e-6, &cpu.isa().to_string());
-        }
-    }
 
     #[test]
     fn rope(
@@ -36,18 +23,6 @@ proptest! {
         for cpu in cpus(2) {
             let mut got = x.clone();
             cpu.rope(&mut got, stride, heads, dim, tables, &positions);
-            assert_close(&got, &want, 1e-6, &cpu.isa().to_string());
-        }
-    }
-
-    #[test]
-    fn swiglu(m in 1usize..9, width in 1usize..200, scale in 0.1f32..60.0, seed: u64) {
-        let gate_up: Vec<f32> = numbers(seed, 2 * m * width).iter().map(|x| x * scale).collect();
-        let mut want = vec![0.0; m * width];
-        naive::swiglu(&gate_up, &mut want, width);
-        for cpu in cpus(2) {
-            let mut got = vec![f32::NAN; want.len()];
-            cpu.swiglu(&gate_up, &mut got, width);
             assert_close(&got, &want, 1e-6, &cpu.isa().to_string());
         }
     }
@@ -157,27 +132,37 @@ fn log_sum_exp_at_the_ends_of_the_range() {
     }
 }
 
-/// exp through the gate, where nothing hides its error: `swiglu(-x, 1) = -x / (1 + exp(x))`.
+/// exp through the gate, where nothing hides its error: `silu(-x) = -x / (1 + exp(x))`.
 #[test]
 fn exp_is_exact_to_a_few_units_and_ends_cleanly() {
+    let steps: Vec<f32> = (-2000..2000).map(|step| step as f32 * 0.0437).collect();
     for cpu in cpus(1) {
-        for step in -2000..2000 {
-            let x = step as f32 * 0.0437;
-            let mut y = [0.0; 20];
-            let mut gate_up = [1.0; 40];
-            gate_up[..20].fill(-x);
-            cpu.swiglu(&gate_up, &mut y, 20);
-            let want = -f64::from(x) / (1.0 + f64::from(x).exp());
+        for (x, y) in steps.iter().zip(silu(&cpu, &steps)) {
+            let want = f64::from(*x) / (1.0 + f64::from(-x).exp());
             for y in y {
                 let error = (f64::from(y) - want).abs();
                 assert!(error <= want.abs() * 6e-7 + 1e-44, "{} {x}: {y} {want}", cpu.isa());
             }
         }
-        let mut y = [1.0; 4];
-        cpu.swiglu(&[-1e4, 1e4, f32::NAN, -200.0, 1.0, 1.0, 1.0, 1.0], &mut y, 4);
-        assert_eq!((y[0], y[1], y[3]), (0.0, 1e4, 0.0), "{}", cpu.isa());
-        assert!(y[2].is_nan());
+        let ends = silu(&cpu, &[-1e4, 1e4, f32::NAN, -200.0]);
+        assert_eq!([ends[0], ends[1], ends[3]], [[0.0; 20], [1e4; 20], [0.0; 20]], "{}", cpu.isa());
+        assert!(ends[2].iter().all(|y| y.is_nan()));
     }
+}
+
+/// The gate's activation of each number, in lanes of full registers and of others: 1 times the
+/// number through the gate, and 1 through what it is multiplied with.
+fn silu(cpu: &Cpu, x: &[f32]) -> Vec<[f32; 20]> {
+    let rows = GateUp::packed_rows(20);
+    let (mut w, mut bias) = (Packed::zeroed(Packing::F32, rows, 1), vec![0.0; rows]);
+    for mut strips in w.strips_mut(rows) {
+        (0..20).for_each(|row| strips.set(GateUp::Gate.packed_row(row), &[1.0]));
+    }
+    (0..20).for_each(|row| bias[GateUp::Up.packed_row(row)] = 1.0);
+    let (mut inputs, mut y) = (Inputs::new(x.len(), 1), vec![f32::NAN; 20 * x.len()]);
+    cpu.prepare(&mut inputs, x, None, &w);
+    cpu.product_swiglu(&inputs, &w, Some(&bias), &mut y, 20);
+    y.as_chunks::<20>().0.to_vec()
 }
 
 #[test]
@@ -185,8 +170,6 @@ fn an_empty_batch_is_no_work() {
     let weights = numbers(1, 12);
     let cache = Cache::new(&[5], 16, 1, 4, 1);
     for cpu in cpus(2) {
-        cpu.rms_norm(&[], &weights, 1e-6, &mut []);
-        cpu.swiglu(&[], &mut [], 4);
         cpu.rope(&mut [], 4, 1, 4, RopeTables { cos: &weights, sin: &weights }, &[]);
         let query = Query { q: &[], stride: 4, heads: 1, scale: 1.0 };
         for kv in &cache.formats {

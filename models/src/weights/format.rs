@@ -3,16 +3,13 @@
 use std::fmt;
 
 use candle_core::DType;
-use kernels::{Group, Packing};
+use kernels::Packing;
 
 use crate::Quant;
 
 /// Parameters from which a model is large: its weights are bound by memory, so that fewer bytes
 /// are more tokens, and packing them takes long enough to keep the result.
 pub(crate) const LARGE_PARAMETERS: u64 = 100_000_000;
-
-const Q8: Packing = Packing::Q8(Group::G32);
-const Q4: Packing = Packing::Q4(Group::G32);
 
 /// The packings of a model's matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +30,10 @@ impl WeightFormat {
         let (body, head) = match quant {
             Quant::F32 => (Packing::F32, Packing::F32),
             Quant::Bf16 => (bf16, bf16),
-            Quant::Q8 => (Q8, Q8),
+            Quant::Q8 => (Packing::Q8, Packing::Q8),
             // A head of 4 bits costs more quality than all layers together.
-            Quant::Q4 => (Q4, Q8),
-            Quant::Auto if large => (Q8, Q8),
+            Quant::Q4 => (Packing::Q4, Packing::Q8),
+            Quant::Auto if large => (Packing::Q8, Packing::Q8),
             Quant::Auto if stored == DType::F32 => (Packing::F32, Packing::F32),
             Quant::Auto => (bf16, bf16),
         };

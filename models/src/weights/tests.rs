@@ -3,7 +3,7 @@ use half::{bf16, f16};
 
 use super::*;
 use candle_core::{DType, Tensor};
-use kernels::{GateUp, Group, Packing};
+use kernels::{GateUp, Packing};
 
 use crate::model::{LoadedModel, ModelSource, load};
 use crate::{KvFormat, Quant};
@@ -226,7 +226,7 @@ fn bytes_of_a_step_are_what_the_shape_says() {
     let format = WeightFormat::choose(Quant::Q8, 0, DType::BF16);
     let weights = Weights::random(&untied, format, 1);
     assert_eq!(weights.bytes() - weights.bytes_per_step(), 32 * 896 * 34 / 32);
-    assert_eq!(format, WeightFormat { body: Packing::Q8(Group::G32), head: format.body });
+    assert_eq!(format, WeightFormat { body: Packing::Q8, head: format.body });
 }
 
 #[test]

@@ -11,7 +11,7 @@ pub(crate) mod scalar;
 use std::ops::Range;
 
 use crate::ops::Product;
-use crate::packed::{Group, Packing};
+use crate::packed::Packing;
 
 pub(crate) type ProductFn = unsafe fn(&Product<'_>, Range<usize>);
 
@@ -22,10 +22,8 @@ pub(crate) type ProductFn = unsafe fn(&Product<'_>, Range<usize>);
 pub(crate) struct Products {
     pub(crate) f32: ProductFn,
     pub(crate) bf16: ProductFn,
-    /// By [`Group::ALL`].
-    pub(crate) q8: [ProductFn; 3],
-    /// By [`Group::ALL`].
-    pub(crate) q4: [ProductFn; 3],
+    pub(crate) q8: ProductFn,
+    pub(crate) q4: ProductFn,
     /// Whether q8's sums begin at what the stored weights are too much.
     pub(crate) biased: bool,
 }
@@ -36,17 +34,9 @@ impl Products {
         match packing {
             Packing::F32 => self.f32,
             Packing::Bf16 | Packing::Bf16Rounded => self.bf16,
-            Packing::Q8(group) => self.q8[place(group)],
-            Packing::Q4(group) => self.q4[place(group)],
+            Packing::Q8 => self.q8,
+            Packing::Q4 => self.q4,
         }
-    }
-}
-
-fn place(group: Group) -> usize {
-    match group {
-        Group::G32 => 0,
-        Group::G64 => 1,
-        Group::G128 => 2,
     }
 }
 
@@ -58,25 +48,17 @@ macro_rules! products {
         pub(crate) const $name: $crate::arch::dot::Products = $crate::arch::dot::Products {
             f32: $crate::arch::dot::products!(@fn [$(#[$features])*] F32<$dot>, $tile),
             bf16: $crate::arch::dot::products!(@fn [$(#[$features])*] Bf16<$dot>, $tile),
-            q8: [
-                $crate::arch::dot::products!(@fn [$(#[$features])*] Q8<$dot, 32>, $tile),
-                $crate::arch::dot::products!(@fn [$(#[$features])*] Q8<$dot, 64>, $tile),
-                $crate::arch::dot::products!(@fn [$(#[$features])*] Q8<$dot, 128>, $tile),
-            ],
-            q4: [
-                $crate::arch::dot::products!(@fn [$(#[$features])*] Q4<$dot, 32>, $tile),
-                $crate::arch::dot::products!(@fn [$(#[$features])*] Q4<$dot, 64>, $tile),
-                $crate::arch::dot::products!(@fn [$(#[$features])*] Q4<$dot, 128>, $tile),
-            ],
+            q8: $crate::arch::dot::products!(@fn [$(#[$features])*] Q8<$dot>, $tile),
+            q4: $crate::arch::dot::products!(@fn [$(#[$features])*] Q4<$dot>, $tile),
             biased: <$dot as $crate::dot::Dot>::BIASED,
         };
     };
-    (@fn [$($features:tt)*] $multiply:ident<$($of:tt),*>, $tile:literal) => {{
+    (@fn [$($features:tt)*] $multiply:ident<$dot:ty>, $tile:literal) => {{
         $($features)*
         unsafe fn kernel(product: &$crate::ops::Product<'_>, strips: std::ops::Range<usize>) {
             // SAFETY: whoever calls through the table vouches for both: this machine has the
             // instruction set, and the shapes were checked.
-            unsafe { $crate::ops::product::<$crate::ops::$multiply<$($of),*>, $tile>(product, strips) }
+            unsafe { $crate::ops::product::<$crate::ops::$multiply<$dot>, $tile>(product, strips) }
         }
         kernel
     }};

@@ -1,6 +1,6 @@
 //! Dot products of signed bytes, summed exactly in i32.
 //!
-//! The extension's instruction is written as assembly: its intrinsic is not stable, and an
+//! The extensions' instructions are written as assembly: their intrinsics are not stable, and an
 //! instruction in assembly needs no target feature around it to be inlined.
 
 use std::arch::aarch64::*;
@@ -41,6 +41,27 @@ pub(crate) unsafe fn sdot_plain(acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> i
     }
 }
 
+/// Adds to the 2 by 2 sums in `acc` the products of two rows of eight bytes with two others:
+/// `acc[2i + j] + Σ a[8i + k] · b[8j + k]`, k < 8.
+///
+/// # Safety
+/// A machine with `i8mm`.
+#[inline(always)]
+pub(crate) unsafe fn smmla(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: the instruction is the caller's promise; it touches these registers alone.
+    unsafe {
+        asm!(
+            ".arch_extension i8mm",
+            "smmla {acc:v}.4s, {a:v}.16b, {b:v}.16b",
+            acc = inout(vreg) acc,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    acc
+}
+
 #[cfg(test)]
 mod tests {
     use std::arch::is_aarch64_feature_detected;
@@ -72,12 +93,23 @@ mod tests {
         std::array::from_fn(|i| acc[i].wrapping_add(dot(&a[4 * i..][..4], &b[4 * i..][..4])))
     }
 
+    /// `acc` and the products of each eight of `a` with each eight of `b`.
+    fn two_by_two(acc: [i32; 4], a: &[i8], b: &[i8]) -> [i32; 4] {
+        std::array::from_fn(|i| {
+            acc[i].wrapping_add(dot(&a[i / 2 * 8..][..8], &b[i % 2 * 8..][..8]))
+        })
+    }
+
     fn check(acc: [i32; 4], a: [i8; 16], b: [i8; 16]) {
         let dots: [(Kernel, bool); 2] =
             [(sdot_plain, true), (sdot, is_aarch64_feature_detected!("dotprod"))];
         for (kernel, _) in dots.into_iter().filter(|(_, available)| *available) {
             // SAFETY: this machine has what the kernel needs.
             assert_eq!(unsafe { run(kernel, acc, a, b) }, fours(acc, &a, &b));
+        }
+        if is_aarch64_feature_detected!("i8mm") {
+            // SAFETY: this machine has it.
+            assert_eq!(unsafe { run(smmla, acc, a, b) }, two_by_two(acc, &a, &b));
         }
     }
 
