@@ -20,7 +20,7 @@ use super::even_tile;
 use super::rows::silu;
 
 /// Outputs in half a strip.
-const HALF: usize = STRIP / 2;
+pub(super) const HALF: usize = STRIP / 2;
 
 /// How far ahead of a single row a prefetch of q8 weights runs, in bytes. Without one the groups'
 /// scales keep the hardware's prefetchers from following the stream: 0.72 to 0.78 of the
@@ -60,6 +60,24 @@ pub(crate) struct Product<'a> {
     pub(crate) width: usize,
     /// The highest output of each strip: `[rows, strips]`, for the epilogues that want it.
     pub(crate) peaks: Out<'a>,
+}
+
+impl Product<'_> {
+    /// The same of the rows from `row` on.
+    ///
+    /// # Safety
+    /// It is a row of x.
+    #[cfg(any(target_arch = "x86_64", test))]
+    pub(super) unsafe fn rows_from(&self, row: usize) -> Product<'_> {
+        Product {
+            // SAFETY: the caller's promise.
+            x: unsafe { self.x.from(row) },
+            rows: self.rows - row,
+            y: self.y.from(row * self.width),
+            peaks: self.peaks.from(row * self.width.div_ceil(STRIP)),
+            ..*self
+        }
+    }
 }
 
 /// How a tile is multiplied, by the packing of w and the form of x.
@@ -131,7 +149,7 @@ unsafe fn step<T: Multiply, const M: usize>(
 /// # Safety
 /// As for [`product`]; `row` is a row of x.
 #[inline(always)]
-unsafe fn finish<V: Vector>(
+pub(super) unsafe fn finish<V: Vector>(
     p: &Product<'_>,
     strip: usize,
     lane: usize,
