@@ -274,7 +274,8 @@ fn the_model_adds_in_the_order_of_the_manual_and_has_no_denormals() {
 fn the_model_multiplies_signed_by_unsigned() {
     let mut left = [[0; 64]; 16];
     let mut right = [[0; 64]; 16];
-    (left[3][..4].copy_from_slice(&[0x80, 0x7f, 0xff, 1]), right[0][20..24].fill(0xff));
+    left[3][..4].copy_from_slice(&[0x80, 0x7f, 0xff, 1]);
+    right[0][20..24].fill(0xff);
     let sums = dot::<Model>(false, &left, &right);
     let mut want = [[0; 64]; 16];
     want[3][20..24].copy_from_slice(&(255 * (-128i32 + 127 - 1 + 1)).to_le_bytes());
