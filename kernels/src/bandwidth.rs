@@ -3,6 +3,10 @@
 //! No loop is the fastest on every machine: one has prefetchers that follow a single stream to
 //! the end, another needs several streams, or hints far ahead, to keep its queues full. So there
 //! are several loops, and the best of all of them counts.
+//!
+//! Memory that is shared with other machines delivers more in one moment than in the next. So
+//! rounds of the loops take turns with the work that is held against them, and a loop's rate is
+//! that of all its rounds together, as the work's is; the luckiest round is told beside it.
 
 use std::fmt;
 use std::hint::black_box;
@@ -14,9 +18,6 @@ use crate::memory::Pages;
 use crate::out::Out;
 use crate::prefetch::prefetch_near;
 use crate::vector::{self, Vector};
-
-/// Rounds of [`BandwidthProbe::measure`]; the best of each loop counts.
-const ROUNDS: usize = 3;
 
 /// Registers that are added to at once: more than an addition takes cycles.
 const SUMS: usize = 8;
@@ -69,21 +70,65 @@ impl BandwidthProbe {
         BandwidthProbe { buffer }
     }
 
-    /// The best of all loops, in bytes per second, with all threads of `cpu`.
-    pub fn measure(&self, cpu: &Cpu) -> f64 {
-        self.measure_each(cpu).into_iter().map(|(_, bandwidth)| bandwidth).fold(0.0, f64::max)
+    /// Reads the buffer once by each loop, with all threads of `cpu`.
+    pub fn round(&self, cpu: &Cpu, rounds: &mut Rounds) {
+        for (number, times) in rounds.loops.iter_mut().enumerate() {
+            let time = cpu.time_reading(self.buffer.typed(), number);
+            times.total += time;
+            times.best = times.best.min(time);
+        }
+        rounds.bytes = self.buffer.len();
+        rounds.count += 1;
+    }
+}
+
+/// What a probe's rounds took.
+#[derive(Clone, Debug, Default)]
+pub struct Rounds {
+    loops: [Times; READ_LOOPS.len()],
+    /// Of the buffer.
+    bytes: usize,
+    count: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    total: Duration,
+    best: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times { total: Duration::ZERO, best: Duration::MAX }
+    }
+}
+
+/// Bytes per second.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bandwidth {
+    /// Of all rounds together.
+    pub mean: f64,
+    /// Of the best round.
+    pub best: f64,
+}
+
+impl Rounds {
+    /// The best of all loops.
+    pub fn bandwidth(&self) -> Bandwidth {
+        self.each().fold(Bandwidth::default(), |a, (_, b)| Bandwidth {
+            mean: a.mean.max(b.mean),
+            best: a.best.max(b.best),
+        })
     }
 
-    /// The best of each loop, in bytes per second, with all threads of `cpu`.
-    pub fn measure_each(&self, cpu: &Cpu) -> Vec<(ReadLoop, f64)> {
-        let mut best = vec![Duration::MAX; READ_LOOPS.len()];
-        for _ in 0..ROUNDS {
-            for (number, best) in best.iter_mut().enumerate() {
-                *best = (*best).min(cpu.time_reading(self.buffer.typed(), number));
-            }
-        }
-        let bandwidth = |time: Duration| self.buffer.len() as f64 / time.as_secs_f64();
-        READ_LOOPS.into_iter().zip(best.into_iter().map(bandwidth)).collect()
+    /// Of each loop.
+    pub fn each(&self) -> impl Iterator<Item = (ReadLoop, Bandwidth)> {
+        let rate =
+            |count: u32, time: Duration| f64::from(count) * self.bytes as f64 / time.as_secs_f64();
+        READ_LOOPS.into_iter().zip(&self.loops).map(move |(read_loop, times)| {
+            let mean = rate(self.count, times.total);
+            (read_loop, Bandwidth { mean, best: rate(1, times.best) })
+        })
     }
 }
 
@@ -143,11 +188,6 @@ impl Cpu {
         BandwidthProbe::new(self, bytes)
     }
 
-    /// Read bandwidth of memory in bytes per second, with all threads, by a probe for this once.
-    pub fn read_bandwidth(&self, bytes: usize) -> f64 {
-        self.bandwidth_probe(bytes).measure(self)
-    }
-
     /// How long all threads take to read all of it.
     fn time_reading(&self, numbers: &[f32], read_loop: usize) -> Duration {
         let read = self.table().reads[read_loop];
@@ -189,9 +229,14 @@ mod tests {
             for bytes in [0, 5, 4 << 20] {
                 let probe = cpu.bandwidth_probe(bytes);
                 assert!(probe.buffer.typed::<f32>().iter().all(|&number| number == 1.0));
-                let each = probe.measure_each(&cpu);
-                assert_eq!(each.len(), READ_LOOPS.len());
-                assert!(each.iter().all(|(_, bandwidth)| *bandwidth > 0.0), "{each:?}");
+                let mut rounds = Rounds::default();
+                (0..3).for_each(|_| probe.round(&cpu, &mut rounds));
+                assert_eq!(rounds.each().count(), READ_LOOPS.len());
+                let all = rounds.bandwidth();
+                for (read_loop, Bandwidth { mean, best }) in rounds.each() {
+                    assert!(0.0 < mean && mean <= best, "{read_loop}: {mean}, {best}");
+                    assert!(mean <= all.mean && best <= all.best, "{read_loop}: {all:?}");
+                }
             }
         }
     }

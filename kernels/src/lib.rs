@@ -28,7 +28,7 @@ mod threads;
 mod tiles;
 mod vector;
 
-pub use bandwidth::{BandwidthProbe, ReadLoop};
+pub use bandwidth::{Bandwidth, BandwidthProbe, ReadLoop, Rounds};
 pub use cpu::Cpu;
 pub use inputs::{Inputs, Norm};
 pub use isa::{Isa, UnknownIsa};

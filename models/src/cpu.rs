@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use kernels::{Cpu, Isa, STRIP};
+use kernels::{BandwidthProbe, Cpu, Isa, Rounds, STRIP};
 
 use crate::decoder::{Decoder, Scratch};
 use crate::error::LoadError;
@@ -97,9 +97,14 @@ impl CpuDevice {
         self.kv.bytes()
     }
 
-    /// Read bandwidth of memory in bytes per second with this device's threads, measured.
-    pub fn read_bandwidth(&self, bytes: usize) -> f64 {
-        self.cpu.read_bandwidth(bytes)
+    /// A probe of memory's read bandwidth over as many bytes.
+    pub fn bandwidth_probe(&self, bytes: usize) -> BandwidthProbe {
+        self.cpu.bandwidth_probe(bytes)
+    }
+
+    /// Reads the probe's buffer with this device's threads.
+    pub fn read(&self, probe: &BandwidthProbe, rounds: &mut Rounds) {
+        probe.round(&self.cpu, rounds);
     }
 
     fn answer(&mut self, step: &Step, rows: &mut Rows) {

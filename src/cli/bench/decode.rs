@@ -1,11 +1,12 @@
 //! `weir bench decode` and `weir bench batch`: token generation.
 //!
-//! The prompts are read once; every run generates the same tokens after them, greedily, with the
-//! read probe before and after it. The share of the bandwidth is a ratio of measurements made
-//! side by side, so it means something on a shared machine.
+//! The prompts are read once; every run generates the same tokens after them, greedily, in turns
+//! with the read probe. The share of the bandwidth is a ratio of measurements made side by side,
+//! so it means something on a shared machine.
 
 use std::time::{Duration, Instant};
 
+use kernels::{Bandwidth, Rounds};
 use serde::Serialize;
 
 use super::figures::{median, spread};
@@ -16,6 +17,9 @@ use crate::config::ModelConfig;
 
 /// Rows of a pass that reads a prompt.
 const CHUNK: usize = 512;
+/// How long tokens are generated between two rounds of the read probe: short, because memory
+/// that is shared changes its speed within a second; long against what the probe leaves cold.
+const TURN: Duration = Duration::from_millis(100);
 /// Sequences that are ever measured together.
 const BATCH_MAX: usize = 256;
 
@@ -63,8 +67,7 @@ struct Decode {
 /// One run of one number of sequences.
 struct Run {
     took: Duration,
-    /// Bytes per second.
-    bandwidth: f64,
+    bandwidth: Bandwidth,
     hash: u64,
 }
 
@@ -94,26 +97,32 @@ impl Decode {
         Ok(Self { subject, passes, tokens, batches, first, prefill_tokens_per_second })
     }
 
-    /// Generates with the first `batch` sequences, over what an earlier run generated.
+    /// Generates with the first `batch` sequences, over what an earlier run generated; the read
+    /// probe takes turns with it.
     fn generate(&mut self, batch: usize) -> Run {
-        let before = self.passes.read_bandwidth();
         let mut ids = Vec::with_capacity(batch * self.tokens);
         let mut last = self.first[..batch].to_vec();
-        let context = self.subject.context;
-        let started = Instant::now();
-        for position in context..context + self.tokens {
-            self.passes.clear();
-            for (sequence, id) in last.iter().enumerate() {
-                self.passes.push(sequence, position, std::slice::from_ref(id), Sampled::Last);
+        let mut positions = self.subject.context..self.subject.context + self.tokens;
+        let (mut took, mut rounds) = (Duration::ZERO, Rounds::default());
+        self.passes.probe(&mut rounds);
+        while !positions.is_empty() {
+            let started = Instant::now();
+            while started.elapsed() < TURN
+                && let Some(position) = positions.next()
+            {
+                self.passes.clear();
+                for (sequence, id) in last.iter().enumerate() {
+                    self.passes.push(sequence, position, std::slice::from_ref(id), Sampled::Last);
+                }
+                self.passes.run();
+                last.clear();
+                last.extend(self.passes.chosen());
+                ids.extend_from_slice(&last);
             }
-            self.passes.run();
-            last.clear();
-            last.extend(self.passes.chosen());
-            ids.extend_from_slice(&last);
+            took += started.elapsed();
+            self.passes.probe(&mut rounds);
         }
-        let took = started.elapsed();
-        let bandwidth = before.max(self.passes.read_bandwidth());
-        Run { took, bandwidth, hash: hash(ids) }
+        Run { took, bandwidth: rounds.bandwidth(), hash: hash(ids) }
     }
 
     fn report(&self, batch: usize, runs: &[&Run]) -> Report {
@@ -130,9 +139,10 @@ impl Decode {
             ms_per_token: 1e3 / tokens_per_second,
             ms_per_step: 1e3 * batch as f64 / tokens_per_second,
             bytes_per_token,
-            bandwidth_gbps: median(runs.iter().map(|run| run.bandwidth)) / 1e9,
+            bandwidth_gbps: median(runs.iter().map(|run| run.bandwidth.mean)) / 1e9,
+            bandwidth_best_gbps: median(runs.iter().map(|run| run.bandwidth.best)) / 1e9,
             roofline_share: median(
-                runs.iter().map(|run| rate(run) * bytes_per_token / run.bandwidth),
+                runs.iter().map(|run| rate(run) * bytes_per_token / run.bandwidth.mean),
             ),
             prefill_tokens_per_second: self.prefill_tokens_per_second,
             token_hash: format!("{:016x}", runs[0].hash),
@@ -179,6 +189,8 @@ struct Report {
     ms_per_step: f64,
     bytes_per_token: f64,
     bandwidth_gbps: f64,
+    /// Of the luckiest round of any read loop.
+    bandwidth_best_gbps: f64,
     roofline_share: f64,
     /// Measured once, while the cache was filled.
     prefill_tokens_per_second: f64,

@@ -1,5 +1,6 @@
 //! A device driven one pass at a time, each sequence in blocks of its own.
 
+use kernels::{BandwidthProbe, Rounds};
 use models::cpu::{CpuDevice, CpuOptions};
 use models::kv::BLOCK_TOKENS;
 use models::model::LoadedModel;
@@ -41,7 +42,7 @@ pub(super) struct Passes {
     step: Step,
     rows: Rows,
     blocks_each: u32,
-    probe_bytes: usize,
+    probe: BandwidthProbe,
 }
 
 impl Passes {
@@ -61,19 +62,15 @@ impl Passes {
             rows_max: room.rows,
             samples_max: room.samples,
         };
-        Ok(Self {
-            device: CpuDevice::new(model, &options).map_err(LocalError::from)?,
-            step: Step::default(),
-            rows: Rows::default(),
-            blocks_each: blocks_each as u32,
-            probe_bytes: model.weights.bytes_per_step().min(PROBE_BYTES_MAX),
-        })
+        let device = CpuDevice::new(model, &options).map_err(LocalError::from)?;
+        let probe = device.bandwidth_probe(model.weights.bytes_per_step().min(PROBE_BYTES_MAX));
+        let (step, rows) = (Step::default(), Rows::default());
+        Ok(Self { device, step, rows, blocks_each: blocks_each as u32, probe })
     }
 
-    /// Read bandwidth in bytes per second of a buffer as large as the weights, with the threads
-    /// that run the passes.
-    pub(super) fn read_bandwidth(&self) -> f64 {
-        self.device.read_bandwidth(self.probe_bytes)
+    /// Reads a buffer as large as the weights, with the threads that run the passes.
+    pub(super) fn probe(&self, rounds: &mut Rounds) {
+        self.device.read(&self.probe, rounds);
     }
 
     /// Begins the next pass.
