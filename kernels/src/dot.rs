@@ -44,6 +44,17 @@ pub(crate) trait Dot {
     unsafe fn high_half(w: Self::Int) -> Self::Float;
 }
 
+/// What the sums of tiles need, where an instruction set goes beside them.
+///
+/// # Safety
+/// As for [`Dot`].
+#[cfg(any(target_arch = "x86_64", test))]
+pub(crate) trait DotTiles: Dot {
+    unsafe fn add(a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Four bytes of each lane.
+    unsafe fn store(x: Self::Int, p: *mut u8);
+}
+
 /// Instruction sets that multiply bf16 themselves: so far, one of x86.
 ///
 /// # Safety

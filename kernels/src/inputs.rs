@@ -85,6 +85,7 @@ impl Inputs {
 
     pub(crate) fn view(&self) -> InputView {
         InputView {
+            form: self.form,
             numbers: self.numbers.as_ptr(),
             scales: self.scales.as_ptr(),
             zeros: self.zeros.as_ptr(),
@@ -111,6 +112,7 @@ unsafe impl Sync for InputParts {}
 /// The memory of [`Inputs`], to be read.
 #[derive(Clone, Copy)]
 pub(crate) struct InputView {
+    form: Form,
     numbers: *const u8,
     scales: *const f32,
     zeros: *const i32,
@@ -126,8 +128,8 @@ impl InputView {
     ///
     /// # Safety
     /// The inputs have this row.
-    pub(crate) unsafe fn from(self, form: Form, row: usize) -> InputView {
-        let width = match form {
+    pub(crate) unsafe fn from(self, row: usize) -> InputView {
+        let width = match self.form {
             Form::F32 => size_of::<f32>(),
             Form::Bf16 => size_of::<bf16>(),
             Form::Q8 { .. } => size_of::<i8>(),
@@ -153,7 +155,7 @@ impl InputView {
 
     /// # Safety
     /// The inputs are of form bf16 and have this row.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", test))]
     #[inline(always)]
     pub(crate) unsafe fn bf16(&self, row: usize) -> *const u8 {
         // SAFETY: the row is the caller's promise.

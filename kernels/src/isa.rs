@@ -11,12 +11,14 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, VL and DQ.
     Avx512,
+    /// AVX-512 with VNNI, and tiles that multiply bytes and bf16.
+    Amx,
     Neon,
 }
 
 impl Isa {
     /// From the widest to the one that every machine has.
-    pub const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Scalar];
+    pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Scalar];
 
     /// Whether this machine runs kernels of this instruction set.
     pub fn is_available(self) -> bool {
@@ -36,6 +38,8 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && Isa::Avx2.is_available()
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512.is_available() && crate::arch::has_tiles(),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             _ => false,
@@ -57,6 +61,7 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
             Isa::Neon => "neon",
         }
     }
@@ -68,13 +73,13 @@ impl fmt::Display for Isa {
     }
 }
 
-/// The name is none of `scalar`, `avx2`, `avx512`, `neon`.
+/// The name is none of `scalar`, `avx2`, `avx512`, `amx`, `neon`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownIsa;
 
 impl fmt::Display for UnknownIsa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("unknown instruction set: one of scalar, avx2, avx512, neon")
+        f.write_str("unknown instruction set: one of scalar, avx2, avx512, amx, neon")
     }
 }
 

@@ -24,6 +24,8 @@ mod prefetch;
 mod products;
 pub mod shape;
 mod threads;
+#[cfg(any(target_arch = "x86_64", test))]
+mod tiles;
 mod vector;
 
 pub use bandwidth::{Bandwidth, BandwidthProbe, ReadLoop, Rounds};

@@ -18,6 +18,13 @@ impl<'a> Out<'a> {
         Out { start: out.as_mut_ptr(), len: out.len(), borrow: PhantomData }
     }
 
+    /// The destination from `start` on, or nothing where it ends before.
+    #[cfg(any(target_arch = "x86_64", test))]
+    pub(crate) fn from(&self, start: usize) -> Out<'_> {
+        let start = start.min(self.len);
+        Out { start: self.start.wrapping_add(start), len: self.len - start, borrow: PhantomData }
+    }
+
     /// A part of the destination.
     ///
     /// # Safety

@@ -96,7 +96,7 @@ impl Cpu {
         let plan = self.plan(x, w, None, Epilogue::Replace, &mut y[..outputs]);
         let product = Product {
             // SAFETY: the row is one of x.
-            x: unsafe { plan.x.from(x.form, row) },
+            x: unsafe { plan.x.from(row) },
             rows: 1,
             w: &plan.w[strip * plan.strip_bytes..][..plan.strip_bytes],
             width: outputs,

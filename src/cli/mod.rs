@@ -56,7 +56,7 @@ struct Options {
     /// KV cache format: auto, f32, bf16, q8
     #[arg(long, global = true, value_name = "FORMAT")]
     kv: Option<String>,
-    /// Instruction set: auto, avx512, avx2, neon, scalar
+    /// Instruction set: auto, amx, avx512, avx2, neon, scalar
     #[arg(long, global = true, value_name = "ISA")]
     isa: Option<String>,
     #[arg(long, global = true, value_name = "N")]

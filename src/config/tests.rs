@@ -89,8 +89,7 @@ fn the_example_of_the_docs_loads() {
 
 #[test]
 fn an_instruction_set_that_is_not_there_is_named() {
-    let all = [kernels::Isa::Avx512, kernels::Isa::Avx2, kernels::Isa::Neon, kernels::Isa::Scalar];
-    for isa in all {
+    for isa in kernels::Isa::ALL {
         let loaded = load(&format!("[model]\nisa = \"{isa}\""));
         assert_eq!(loaded.is_ok(), isa.is_available());
         if let Err(complaints) = loaded {
@@ -143,7 +142,10 @@ fn each_wrong_key_is_named() {
         ("[model]\npath = \"/no/such/folder\"", "[model] path: must be builtin or a directory"),
         ("[model]\nthreads = 0", "[model] threads: must be 1 to 1024, is 0"),
         ("[model]\nslots = 1.5", "[model] slots: must be an integer, is a number"),
-        ("[model]\nisa = \"mmx\"", "[model] isa: must be one of auto, avx512, avx2, neon, scalar"),
+        (
+            "[model]\nisa = \"mmx\"",
+            "[model] isa: must be one of auto, amx, avx512, avx2, neon, scalar",
+        ),
         ("[overflow]\nenter = nan", "[overflow] enter: must be above 0"),
         ("[overflow]\nenter = inf", "[overflow] enter: must be above 0"),
         ("[overflow]\nttft_objective_ms = 0", "[overflow] ttft_objective_ms: must be 1 to"),

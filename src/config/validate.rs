@@ -533,8 +533,9 @@ const KV_FORMATS: [(&str, KvFormat); 4] = [
     ("bf16", KvFormat::Bf16),
     ("q8", KvFormat::Q8),
 ];
-const ISAS: [(&str, Option<kernels::Isa>); 5] = [
+const ISAS: [(&str, Option<kernels::Isa>); 6] = [
     ("auto", None),
+    ("amx", Some(kernels::Isa::Amx)),
     ("avx512", Some(kernels::Isa::Avx512)),
     ("avx2", Some(kernels::Isa::Avx2)),
     ("neon", Some(kernels::Isa::Neon)),

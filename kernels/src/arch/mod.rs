@@ -13,6 +13,8 @@ mod table;
 pub(crate) use table::Table;
 
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use dot::amx::has_tiles;
 pub(crate) use dot::{ProductFn, Products};
 
 /// The kernels of an instruction set; `None` when this machine lacks it.
@@ -25,7 +27,7 @@ pub(crate) fn table(isa: Isa) -> Option<&'static Table> {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => Some(&avx2::TABLE),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => Some(&avx512::TABLE),
+        Isa::Avx512 | Isa::Amx => Some(&avx512::TABLE),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => Some(&neon::TABLE),
         _ => None,
@@ -36,6 +38,8 @@ pub(crate) fn table(isa: Isa) -> Option<&'static Table> {
 /// where it has that.
 pub(crate) fn products(isa: Isa) -> (&'static Products, Option<ProductFn>) {
     match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => (&dot::amx::PRODUCTS, Some(dot::amx::BF16_ROUNDED)),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => {
             let rounded = is_x86_feature_detected!("avx512bf16");

@@ -12,6 +12,8 @@ mod prepare;
 mod product;
 mod reduce;
 mod rows;
+#[cfg(any(target_arch = "x86_64", test))]
+mod tiled;
 
 pub(crate) use attention::{
     Attention, HEADS_PER_KV_MAX, PAIRS_MAX, Partials, SPAN, STATE_LEN, State, Work, attention,
@@ -25,6 +27,8 @@ pub(crate) use product::Bf16Rounded;
 pub(crate) use product::{Bf16, Epilogue, F32, Product, Q4, Q8, product};
 pub(crate) use reduce::{argmax, log_sum_exp};
 pub(crate) use rows::{Heads, rope};
+#[cfg(any(target_arch = "x86_64", test))]
+pub(crate) use tiled::{tiled, tiled_bf16};
 
 /// How many of `left` rows to take next, at most `max`, so that all tiles are of about one
 /// height: 7 by 6 is 4 and 3, where 6 and 1 would have the last read everything for one row.

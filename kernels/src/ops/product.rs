@@ -13,19 +13,14 @@ use crate::dot::Dot;
 use crate::dot::DotBf16;
 use crate::inputs::InputView;
 use crate::out::Out;
-<<<<<<< HEAD
-use crate::packed::{SCALES_BYTES, STRIP, UNIT_BYTES};
-=======
 use crate::packed::{GROUP, SCALES_BYTES, STRIP, UNIT_BYTES};
-use crate::prefetch::prefetch_far;
->>>>>>> i8mm
 use crate::vector::{LANES_MAX, Vector};
 
 use super::even_tile;
 use super::rows::silu;
 
 /// Outputs in half a strip.
-const HALF: usize = STRIP / 2;
+pub(super) const HALF: usize = STRIP / 2;
 
 /// What becomes of an output.
 #[derive(Clone, Copy)]
@@ -60,6 +55,24 @@ pub(crate) struct Product<'a> {
     pub(crate) width: usize,
     /// The highest output of each strip: `[rows, strips]`, for the epilogues that want it.
     pub(crate) peaks: Out<'a>,
+}
+
+impl Product<'_> {
+    /// The same of the rows from `row` on.
+    ///
+    /// # Safety
+    /// It is a row of x.
+    #[cfg(any(target_arch = "x86_64", test))]
+    pub(super) unsafe fn rows_from(&self, row: usize) -> Product<'_> {
+        Product {
+            // SAFETY: the caller's promise.
+            x: unsafe { self.x.from(row) },
+            rows: self.rows - row,
+            y: self.y.from(row * self.width),
+            peaks: self.peaks.from(row * self.width.div_ceil(STRIP)),
+            ..*self
+        }
+    }
 }
 
 /// How a tile is multiplied, by the packing of w and the form of x.
@@ -131,7 +144,7 @@ unsafe fn step<T: Multiply, const M: usize>(
 /// # Safety
 /// As for [`product`]; `row` is a row of x.
 #[inline(always)]
-unsafe fn finish<V: Vector>(
+pub(super) unsafe fn finish<V: Vector>(
     p: &Product<'_>,
     strip: usize,
     lane: usize,

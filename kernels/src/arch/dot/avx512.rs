@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use crate::arch::avx512::F32x16;
 use crate::arch::dot::products;
-use crate::dot::{Dot, DotBf16};
+use crate::dot::{Dot, DotBf16, DotTiles};
 
 pub(crate) struct Vnni;
 
@@ -110,5 +110,19 @@ impl DotBf16 for Vnni {
             let [w, x] = [w, x].map(|halves| std::mem::transmute::<__m512i, __m512bh>(halves));
             F32x16(_mm512_dpbf16_ps(sum.0, w, x))
         }
+    }
+}
+
+impl DotTiles for Vnni {
+    #[inline(always)]
+    unsafe fn add(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(x: __m512i, p: *mut u8) {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_storeu_si512(p.cast(), x) }
     }
 }

@@ -1,5 +1,7 @@
 //! How each instruction set multiplies packed weights, and its products as tables of functions.
 
+#[cfg(any(target_arch = "x86_64", test))]
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]

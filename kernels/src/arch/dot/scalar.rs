@@ -5,6 +5,8 @@ use half::f16;
 use crate::arch::dot::products;
 use crate::arch::scalar::{LANES, Lanes};
 use crate::dot::Dot;
+#[cfg(test)]
+use crate::dot::DotTiles;
 
 pub(crate) struct Scalar;
 
@@ -87,5 +89,21 @@ impl Dot for Scalar {
     #[inline(always)]
     unsafe fn high_half(w: Bytes) -> Lanes {
         Lanes(w.map(|[_, _, c, d]| f32::from_le_bytes([0, 0, c, d])))
+    }
+}
+
+// Only models of tiles go beside it.
+#[cfg(test)]
+impl DotTiles for Scalar {
+    unsafe fn add(a: Bytes, b: Bytes) -> Bytes {
+        std::array::from_fn(|lane| {
+            let [a, b] = [a[lane], b[lane]].map(i32::from_ne_bytes);
+            a.wrapping_add(b).to_ne_bytes()
+        })
+    }
+
+    unsafe fn store(x: Bytes, p: *mut u8) {
+        // SAFETY: the trait's contract.
+        unsafe { p.cast::<Bytes>().write(x) }
     }
 }
