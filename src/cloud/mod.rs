@@ -24,6 +24,7 @@ use hyper::{Request, Uri};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use crate::completion::compliance::Declared;
 use crate::completion::{Backend, CompletionRequest, CompletionStream, Reason, Refusal};
 use crate::config::CloudConfig;
 use reply::Reply;
@@ -74,6 +75,11 @@ impl Provider {
 
     pub fn name(&self) -> &Arc<str> {
         &self.row.name
+    }
+
+    /// What the operator says it is.
+    pub fn declared(&self) -> &Declared {
+        &self.row.declared
     }
 
     /// The request as it leaves. Of the client's own headers only its request id is in it.
@@ -143,7 +149,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::CloudFim;
+    use crate::config::{Budget, CloudFim};
 
     /// A row with short timeouts.
     pub(super) fn row(base_url: &str) -> CloudConfig {
@@ -158,6 +164,8 @@ mod tests {
             connect_timeout: Duration::from_millis(500),
             first_token_timeout: Duration::from_millis(500),
             idle_timeout: Duration::from_millis(500),
+            declared: Declared::default(),
+            budget: Budget::default(),
         }
     }
 

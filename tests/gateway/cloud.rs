@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use serde_json::json;
 use weir::cloud::{Provider, providers};
+use weir::completion::compliance::Declared;
 use weir::completion::{
     Backend, ChatMessage, CompletionRequest, CompletionStream, Event, FimInput, FinishReason,
     Input, Reason, Refusal, Usage,
 };
-use weir::config::{CloudConfig, CloudFim, Secret};
+use weir::config::{Budget, CloudConfig, CloudFim, Secret};
 
 use crate::support::cloud::{
     Cloud, Step, chunk, chunked_head, data, done, finish, head, status, text, usage,
@@ -32,6 +33,8 @@ fn row(cloud: &Cloud) -> CloudConfig {
         connect_timeout: FIRST,
         first_token_timeout: FIRST,
         idle_timeout: IDLE,
+        declared: Declared::default(),
+        budget: Budget::default(),
     }
 }
 
