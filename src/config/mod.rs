@@ -100,6 +100,16 @@ pub fn log_filter() -> Option<String> {
     environment("RUST_LOG").ok()
 }
 
+/// The key that `weir complete --url` shows, from `WEIR_API_KEY`; an empty one is none.
+pub fn peer_key() -> Result<Option<Secret>, String> {
+    match environment("WEIR_API_KEY") {
+        Ok(text) if text.trim().is_empty() => Ok(None),
+        Ok(text) => validate::key(&text).map(Some).map_err(|wrong| format!("WEIR_API_KEY {wrong}")),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err("WEIR_API_KEY is not UTF-8".into()),
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
 fn environment(name: &str) -> Result<String, VarError> {
     std::env::var(name)

@@ -11,6 +11,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(super) use keys::key;
+
 use super::{
     Cache, Complaint, Config, FimOrder, KvFormat, Lookup, ModelConfig, ModelPath, OverflowConfig,
     Quant, RawConfig, RawModel, RawOverflow, RawServe, ServeConfig, Speculate, defaults,

@@ -14,7 +14,7 @@ pub type Contradiction = (&'static str, String);
 pub fn contradictions(base_url: &Uri, model: &str, declared: &Declared) -> Vec<Contradiction> {
     let site = match site(base_url, model) {
         Ok(site) => site,
-        Err(wrong) => return vec![("model", wrong)],
+        Err(wrong) => return vec![wrong],
     };
     let mut found = Vec::new();
     if let Some(site) = &site {

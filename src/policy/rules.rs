@@ -47,7 +47,7 @@ impl TenantRules {
 }
 
 impl Rules {
-    /// The tenant a key belongs to.
+    /// By its index, which only [`Keyring::find`] gives out (and 0 where nobody has a key).
     pub fn tenant(&self, index: u32) -> &TenantRules {
         &self.tenants[index as usize]
     }

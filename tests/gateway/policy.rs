@@ -291,7 +291,12 @@ fn what_leaves_tells_nothing_of_the_machine() {
         "extra_files": [{"path": "C:\\Users\\canary-5\\b.rs", "text": "fn b() {}"}],
         "user": "canary-6", "git_url": "canary-7", "max_tokens": 4,
     });
-    let headers = [("x-api-key", STARTUP), ("x-weir-session", "canary-8"), ("cookie", "canary-9")];
+    let headers = [
+        ("x-api-key", STARTUP),
+        ("x-weir-session", "canary-8"),
+        ("cookie", "canary-9"),
+        ("x-request-id", "canary-10"),
+    ];
     let to = weir.address;
     let reply = clients.block_on(send(
         to,

@@ -174,6 +174,8 @@ const GLOBAL: &str =
     "https://aiplatform.googleapis.com/v1/projects/p/locations/global/endpoints/openapi";
 const VERTEX: &str =
     "https://us-east4-aiplatform.googleapis.com/v1/projects/p/locations/us-east4/endpoints/openapi";
+const MIXED: &str =
+    "https://aiplatform.googleapis.com/v1/projects/p/locations/us-east4/endpoints/openapi";
 const AZURE: &str = "https://res.openai.azure.com/openai/v1";
 const AZURE_GOV: &str = "https://res.openai.azure.us/openai/v1";
 const OWN: &str = "https://vllm.agency.example/v1";
@@ -203,6 +205,7 @@ fn what_an_address_contradicts_is_refused() {
         (EAST, "arn:aws:bedrock:us-west-2::foundation-model/meta.x", "", "model"),
         (GLOBAL, "google/gemini", "regions = [\"us-east4\"]", "regions"),
         (VERTEX, "google/gemini", "regions = [\"us-central1\"]", "regions"),
+        (MIXED, "google/gemini", "", "base_url"),
         (AZURE, "d", "regions = [\"usgovvirginia\"]", "regions"),
         (AZURE_GOV, "d", "regions = [\"eastus\"]", "regions"),
         (ORACLE, "m", "regions = [\"us-langley-1\"]", "regions"),

@@ -66,7 +66,7 @@ pub(super) fn key_from_file(path: &Path) -> Result<Secret, String> {
 }
 
 /// A key goes into a header, so it is one line of visible characters.
-fn key(text: &str) -> Result<Secret, &'static str> {
+pub(in crate::config) fn key(text: &str) -> Result<Secret, &'static str> {
     let text = text.trim();
     if text.is_empty() {
         return Err("is empty");

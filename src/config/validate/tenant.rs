@@ -220,7 +220,7 @@ impl Checker<'_> {
             self.complain("pattern", wrong.as_str());
         }
         let known = |name: &str| tenants.iter().position(|tenant| &*tenant.name == name);
-        let tenant = raw.tenant.as_deref().map(|name| known(name));
+        let tenant = raw.tenant.as_deref().map(known);
         if tenant == Some(None) {
             self.complain("tenant", "is no [[tenant]]");
         }
