@@ -62,6 +62,8 @@ impl PolicyConfig {
 
     /// The rules as requests are held against them.
     pub fn rules(&self) -> Rules {
+        // Without any key nobody would be asked for one.
+        assert!(self.tenants.iter().all(|tenant| !tenant.keys.is_empty()), "a tenant has a key");
         let keys = self
             .tenants
             .iter()

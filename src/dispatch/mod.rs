@@ -147,7 +147,9 @@ impl<L: Backend + Load, C: Backend> Dispatcher<L, C> {
         let mut threshold = self.threshold();
         if let Err(why) = self.may_leave(policy) {
             // It cannot leave, so there is no overflow for it to begin or prolong.
-            if threshold.is_below(saturation) {
+            let below = threshold.is_below(saturation);
+            drop(threshold);
+            if below {
                 return (Dispatch::Local, "below_threshold");
             }
             self.count_refusals(policy);

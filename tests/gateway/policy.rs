@@ -21,7 +21,7 @@ const AGENCY: &str = "agency-key-0123456789abcdef";
 const STARTUP: &str = "startup-key-0123456789abcdef";
 const HOME: &str = "home-key-0123456789abcdef00";
 
-/// SHA-256 of the three keys, by sha256sum.
+/// Three tenants: one that requires High, one that requires nothing, one that never leaves.
 fn tenants() -> String {
     let row = |name: &str, key: &str, more: &str| {
         format!("[[tenant]]\nname = \"{name}\"\nkey_sha256 = \"{}\"\n{more}\n", sha256(key))
@@ -32,6 +32,7 @@ fn tenants() -> String {
     agency + &startup + &home
 }
 
+/// As `sha256sum` says.
 fn sha256(key: &str) -> &'static str {
     match key {
         AGENCY => "4d8a9fe266b0cf97e4a6d5d3e365cbba04e391a00648442e3b5da52098a27aad",
