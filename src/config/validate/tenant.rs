@@ -24,7 +24,7 @@ const PATHS_MAX: usize = 256;
 /// without salt protects no shorter one.
 const KEY_CHARS_MIN: usize = 24;
 /// Upper bound of a budget in dollars; what is more was meant in another unit.
-const USD_MAX: f64 = 1e9;
+const USD_MAX: f64 = 5e7;
 
 const LEAVES: [(&str, bool); 2] = [("auto", true), ("never", false)];
 const PATH_LEAVES: [(&str, bool); 2] = [("allow", true), ("never", false)];
@@ -191,7 +191,7 @@ impl Checker<'_> {
         if (micros - usd * 1e6).abs() > 1e-3 {
             self.complain(key, format!("must be in whole millionths of a dollar, is {usd}"));
         }
-        // At most 1e15, which a float holds exactly.
+        // At most 5e13, which a float holds exactly.
         Some(Micros(micros as u64))
     }
 
