@@ -3,6 +3,8 @@
 //! Nothing here knows a dialect, a tensor or a socket. An API route fills a
 //! [`CompletionRequest`]; the engine and every cloud answer it through [`Backend`].
 
+pub mod compliance;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,6 +15,8 @@ use futures_util::Stream;
 pub use models::sampler::SamplingParams;
 use smallvec::SmallVec;
 use tokio::time::Instant;
+
+use self::compliance::RequestPolicy;
 
 /// One prompt and everything that decides how it is completed.
 #[derive(Clone, Debug)]
@@ -38,6 +42,8 @@ pub struct CompletionRequest {
     pub session: Option<Arc<str>>,
     /// Whose cached prefixes may be shared: requests of different tenants never see each other's.
     pub tenant: u32,
+    /// Where it may run.
+    pub policy: RequestPolicy,
 }
 
 impl CompletionRequest {
@@ -57,6 +63,7 @@ impl CompletionRequest {
             priority: Priority::Completion,
             session: None,
             tenant: 0,
+            policy: RequestPolicy::open(),
         }
     }
 }
@@ -275,6 +282,9 @@ pub enum Reason {
     Draining,
     /// The device failed.
     EngineFailed,
+    /// Policy keeps the request from where it would have to run; the code is
+    /// `policy:WHO` or `compliance:WHAT`.
+    NotAllowed(&'static str),
     /// A row cannot honour the request in full; names the field.
     CloudCannot(&'static str),
     /// `max_in_flight` of a row is used up.
@@ -299,6 +309,7 @@ impl Reason {
             Reason::Deadline => "deadline".into(),
             Reason::Draining => "draining".into(),
             Reason::EngineFailed => "engine_failed".into(),
+            Reason::NotAllowed(code) => (*code).into(),
             Reason::CloudCannot(field) => format!("cloud_cannot:{field}"),
             Reason::CloudBusy => "cloud_busy".into(),
             Reason::CloudUnreachable => "cloud_unreachable".into(),

@@ -1,7 +1,8 @@
 //! weir: a gateway for code completion with its own inference engine.
 //!
 //! In reading order: [`completion`] holds the nouns all rooms share; [`config`] what the user
-//! typed and what we run; [`api`] turns HTTP into a request; [`dispatch`] decides where it runs;
+//! typed and what we run; [`api`] turns HTTP into a request; [`policy`] settles where it may run
+//! and [`dispatch`] decides where it does;
 //! [`engine`] runs it here, [`cloud`] elsewhere; [`telemetry`] counts. Imports go down only; see
 //! ARCHITECTURE.md.
 
@@ -15,4 +16,5 @@ pub mod completion;
 pub mod config;
 pub mod dispatch;
 pub mod engine;
+pub mod policy;
 pub mod telemetry;

@@ -38,6 +38,8 @@ pub struct Telemetry {
     pub draft_accepted: Counter,
     /// Requests whose client left before their end.
     pub cancelled: Counter,
+    /// Requests without the key of a tenant.
+    pub unauthorized: Counter,
     /// Times that overflow began or ended.
     pub overflow_changes: Counter,
     /// Prompt tokens looked up in, and found in, the prefix cache.
@@ -88,6 +90,11 @@ impl Telemetry {
                 &[],
             ),
             cancelled: registry.counter("weir_cancelled_total", "Clients that left early.", &[]),
+            unauthorized: registry.counter(
+                "weir_unauthorized_total",
+                "Requests without the key of a tenant.",
+                &[],
+            ),
             overflow_changes: registry.counter(
                 "weir_overflow_changes_total",
                 "Times that overflow began or ended.",
@@ -137,6 +144,17 @@ impl Telemetry {
                     ("reason", reason),
                     ("status", &status.to_string()),
                 ],
+            )
+            .increment(1);
+    }
+
+    /// Counts one request that would have left, and a cloud that policy kept it from.
+    pub fn kept_from(&self, cloud: &str, reason: &str) {
+        Registry(&self.recorder)
+            .counter(
+                "weir_kept_from_cloud_total",
+                "Requests that would have left, by the cloud that may not have them and why.",
+                &[("cloud", cloud), ("reason", reason)],
             )
             .increment(1);
     }

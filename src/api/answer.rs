@@ -19,10 +19,14 @@ use super::error::ApiError;
 use super::guard::RequestId;
 use super::reply::{Collected, Kind, Shape};
 use super::sse::EventStream;
-use super::{Api, ModelCard, Placed, Service, Shed, body, sampling};
+use super::tenant::TenantId;
+use super::{Api, ModelCard, Placed, Service, Shed, body, sampling, tenant};
+use crate::completion::compliance::RequestPolicy;
 use crate::completion::{
-    CompletionRequest, CompletionStream, Event, Reason, Refusal, Route, Usage,
+    CompletionRequest, CompletionStream, Event, Input, Priority, Reason, Refusal, Route, Usage,
 };
+use crate::policy::Rules;
+use crate::policy::asked::Asked;
 
 const ROUTE: HeaderName = HeaderName::from_static("x-weir-route");
 const REASON: HeaderName = HeaderName::from_static("x-weir-reason");
@@ -47,18 +51,26 @@ pub(super) struct Ask {
     pub include_usage: bool,
 }
 
-/// What the headers say of a request.
-pub(super) struct Caller {
+/// Who asks, and what the headers say of a request.
+pub(super) struct Caller<'a> {
     pub id: Arc<str>,
     pub deadline: Option<Instant>,
     pub session: Option<Arc<str>>,
+    /// By its index in the rules.
+    pub tenant: u32,
+    rules: &'a Rules,
+    asked: Asked,
 }
 
-impl Caller {
-    fn of(headers: &HeaderMap, id: Arc<str>, arrival: Instant) -> Result<Self, ApiError> {
-        let deadline = sampling::deadline(headers, arrival)?;
-        let session = sampling::session(headers)?.map(Arc::from);
-        Ok(Self { id, deadline, session })
+impl Caller<'_> {
+    /// Where a request for this may run.
+    pub(super) fn policy(&self, input: &Input) -> RequestPolicy {
+        self.rules.settle(self.tenant, &self.asked, input)
+    }
+
+    /// The class that a request of this one by nature runs in.
+    pub(super) fn class(&self, natural: Priority) -> Priority {
+        self.rules.tenant(self.tenant).class(natural)
     }
 }
 
@@ -96,7 +108,7 @@ impl From<Shed> for Failure {
 pub(super) async fn answer<S: Service>(
     api: Arc<Api<S>>,
     request: Request,
-    read: impl FnOnce(&[u8], &Caller, &ModelCard) -> Result<Ask, ApiError>,
+    read: impl FnOnce(&[u8], &Caller<'_>, &ModelCard) -> Result<Ask, ApiError>,
 ) -> Response {
     let mut account = Account::open(api.telemetry.clone());
     let answered = async {
@@ -120,14 +132,22 @@ async fn receive<S: Service>(
     api: &Arc<Api<S>>,
     request: Request,
     arrival: Instant,
-    read: impl FnOnce(&[u8], &Caller, &ModelCard) -> Result<Ask, ApiError>,
+    read: impl FnOnce(&[u8], &Caller<'_>, &ModelCard) -> Result<Ask, ApiError>,
 ) -> Result<Ask, Failure> {
     if api.lifecycle.draining.is_cancelled() {
         return Err(going_down().into());
     }
     let RequestId(id) = request.extensions().get().cloned().expect("every request is named");
+    let &TenantId(tenant) = request.extensions().get().expect("every request is somebody's");
     let (headers, whole) = body::read(request, &api.body_room, api.limits.body_read).await?;
-    let caller = Caller::of(&headers, id, arrival)?;
+    let caller = Caller {
+        id,
+        deadline: sampling::deadline(&headers, arrival)?,
+        session: sampling::session(&headers)?.map(Arc::from),
+        tenant,
+        rules: &api.rules,
+        asked: tenant::asked(&headers)?,
+    };
     Ok(read(&whole.bytes, &caller, api.service.model())?)
 }
 

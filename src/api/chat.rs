@@ -35,7 +35,7 @@ pub(super) async fn post<S: Service>(State(api): State<Arc<Api<S>>>, request: Re
     answer(api, request, read).await
 }
 
-fn read(body: &[u8], caller: &Caller, model: &ModelCard) -> Result<Ask, ApiError> {
+fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiError> {
     let (mut own, mut shared): (ChatFields, SharedFields) = parse(body)?;
     if !model.chat {
         let message = "this model has no chat template; use /v1/completions";
@@ -52,9 +52,11 @@ fn read(body: &[u8], caller: &Caller, model: &ModelCard) -> Result<Ask, ApiError
     }
     let logprobs = own.logprobs()?;
     let max_tokens = own.max_completion_tokens.or(shared.max_tokens);
+    let input = Input::Chat(messages.0);
     let request = CompletionRequest {
         id: caller.id.clone(),
-        input: Input::Chat(messages.0),
+        policy: caller.policy(&input),
+        input,
         n,
         max_tokens,
         sampling: shared.sampling(model)?,
@@ -62,9 +64,9 @@ fn read(body: &[u8], caller: &Caller, model: &ModelCard) -> Result<Ask, ApiError
         logprobs,
         echo: false,
         deadline: caller.deadline,
-        priority: Priority::Chat,
+        priority: caller.class(Priority::Chat),
         session: caller.session.clone(),
-        tenant: 0,
+        tenant: caller.tenant,
     };
     Ok(Ask {
         requests: vec![Arc::new(request)],

@@ -41,7 +41,7 @@ pub(super) async fn post<S: Service>(State(api): State<Arc<Api<S>>>, request: Re
     answer(api, request, read).await
 }
 
-fn read(body: &[u8], caller: &Caller, model: &ModelCard) -> Result<Ask, ApiError> {
+fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiError> {
     let (mut own, mut shared): (CompletionFields, SharedFields) = parse(body)?;
     let prompts =
         own.prompt.take().ok_or_else(|| ApiError::invalid("prompt", "`prompt` is missing"))?;
@@ -54,6 +54,7 @@ fn read(body: &[u8], caller: &Caller, model: &ModelCard) -> Result<Ask, ApiError
     let request = |input| {
         Arc::new(CompletionRequest {
             id: caller.id.clone(),
+            policy: caller.policy(&input),
             input,
             n: best_of,
             max_tokens,
@@ -63,9 +64,9 @@ fn read(body: &[u8], caller: &Caller, model: &ModelCard) -> Result<Ask, ApiError
             logprobs: if best_of > n { logprobs.or(Some(0)) } else { logprobs },
             echo: own.echo.unwrap_or(false),
             deadline: caller.deadline,
-            priority: Priority::Completion,
+            priority: caller.class(Priority::Completion),
             session: caller.session.clone(),
-            tenant: 0,
+            tenant: caller.tenant,
         })
     };
     Ok(Ask {

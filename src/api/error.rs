@@ -4,7 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -70,7 +70,14 @@ impl ApiError {
     }
 
     pub(super) fn forbidden(message: &'static str) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "permission_error", "forbidden", message)
+        Self::new(StatusCode::FORBIDDEN, PERMISSION, "forbidden", message)
+    }
+
+    /// 401: the key is missing or nobody's.
+    pub(super) fn unauthorized() -> Self {
+        let message = "send the key of a tenant as Authorization: Bearer, x-api-key or api-key";
+        let code = "invalid_api_key";
+        Self::new(StatusCode::UNAUTHORIZED, "authentication_error", code, message)
     }
 
     pub(super) fn no_such_path() -> Self {
@@ -113,6 +120,7 @@ impl ApiError {
 }
 
 const INVALID_REQUEST: &str = "invalid_request_error";
+const PERMISSION: &str = "permission_error";
 const SERVER_ERROR: &str = "server_error";
 
 #[derive(Serialize)]
@@ -145,7 +153,7 @@ impl From<&Refusal> for ApiError {
             .then(|| refusal.retry_after.unwrap_or(RETRY_AFTER_DEFAULT));
         Self {
             status,
-            kind: if status.is_client_error() { INVALID_REQUEST } else { SERVER_ERROR },
+            kind: kind(status),
             code,
             param,
             message: Cow::Owned(refusal.message.clone()),
@@ -154,8 +162,17 @@ impl From<&Refusal> for ApiError {
     }
 }
 
+fn kind(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::FORBIDDEN => PERMISSION,
+        status if status.is_client_error() => INVALID_REQUEST,
+        _ => SERVER_ERROR,
+    }
+}
+
 fn status(reason: &Reason) -> StatusCode {
     match reason {
+        Reason::NotAllowed(_) => StatusCode::FORBIDDEN,
         Reason::Invalid { .. } | Reason::ContextLength | Reason::Unsupported => {
             StatusCode::BAD_REQUEST
         }
@@ -175,6 +192,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let mut response = (self.status, [json], self.to_json()).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self.status.is_server_error() {
             response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }

@@ -1,7 +1,7 @@
 //! HTTP in, completions out: the only room that knows axum.
 //!
 //! In reading order: [`serve`] accepts connections and bounds what a peer may do with them;
-//! `guard` keeps web pages out; `completions` and `chat` turn a body (`body`, `fields`,
+//! `guard` keeps web pages out and `tenant` whoever has no key; `routes` is the table of all doors; `completions` and `chat` turn a body (`body`, `fields`,
 //! `sampling`) into requests; `answer` places them through a [`Service`] and writes the reply in
 //! the shape of `reply`, as one object or through `sse`; `accounting` counts each request once.
 //! The wire is written down in docs/wire.md.
@@ -16,10 +16,12 @@ mod fields;
 mod guard;
 mod models;
 mod reply;
+mod routes;
 mod sampling;
 mod serve;
 mod sse;
 mod status;
+mod tenant;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -27,15 +29,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::Method;
-use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::error::ApiError;
+pub use self::routes::{Access, Door, ROUTES};
 pub use self::serve::{Limits, serve};
 use crate::completion::{CompletionRequest, CompletionStream, Refusal, Route};
 use crate::config::ServeConfig;
+use crate::policy::Rules;
 use crate::telemetry::Telemetry;
 
 /// What the API needs of the rooms below it.
@@ -87,6 +90,13 @@ pub struct ModelCard {
     pub context: u32,
 }
 
+/// Who may come in, and what they may take.
+pub struct Doors<'a> {
+    pub serve: &'a ServeConfig,
+    pub rules: Rules,
+    pub limits: Limits,
+}
+
 /// Bytes of request bodies that may be in memory unparsed, all connections together: 32 of the
 /// largest, thousands of ordinary ones.
 const BODIES_BYTES_MAX: usize = 32 * body::BYTES_MAX;
@@ -96,6 +106,7 @@ pub struct Api<S> {
     service: S,
     telemetry: Arc<Telemetry>,
     guard: guard::Guard,
+    rules: Rules,
     limits: Limits,
     lifecycle: Lifecycle,
     /// In bytes; see [`BODIES_BYTES_MAX`].
@@ -112,41 +123,29 @@ struct Lifecycle {
 }
 
 impl<S: Service> Api<S> {
-    pub fn new(
-        service: S,
-        telemetry: Arc<Telemetry>,
-        config: &ServeConfig,
-        limits: Limits,
-    ) -> Arc<Self> {
+    pub fn new(service: S, telemetry: Arc<Telemetry>, doors: Doors<'_>) -> Arc<Self> {
         Arc::new(Self {
             service,
             telemetry,
-            guard: guard::Guard::new(config),
-            limits,
+            guard: guard::Guard::new(doors.serve),
+            rules: doors.rules,
+            limits: doors.limits,
             lifecycle: Lifecycle::default(),
             body_room: Arc::new(Semaphore::new(BODIES_BYTES_MAX)),
         })
     }
 
-    /// Every route, with and without `/v1`, behind the guard.
+    /// Every route of the table, behind the guard and the key.
     fn router(self: &Arc<Self>) -> Router {
-        let dialect = Router::new()
-            .route("/completions", post(completions::post::<S>))
-            .route("/chat/completions", post(chat::post::<S>))
-            .route("/models", get(models::list::<S>))
-            .route("/models/{*id}", get(models::one::<S>));
+        let keyed = axum::middleware::from_fn_with_state(self.clone(), tenant::check::<S>);
         let guarded = axum::middleware::from_fn_with_state(self.clone(), guard::check::<S>);
-        Router::new()
-            .merge(dialect.clone())
-            .nest("/v1", dialect)
-            .route("/health", get(status::health))
-            .route("/ready", get(status::ready::<S>))
-            .route("/metrics", get(status::metrics::<S>))
+        routes::all::<S>()
             .fallback(|| async { ApiError::no_such_path() })
             .method_not_allowed_fallback(
                 |method: Method| async move { ApiError::wrong_method(&method) },
             )
             .with_state(self.clone())
+            .layer(keyed)
             .layer(guarded)
             .layer(CatchPanicLayer::custom(error::panicked))
             .layer(axum::middleware::from_fn(guard::name_request))

@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::local::STEP_ROWS_MAX;
 pub use self::local::{Facts, Local, LocalError, write_cache};
-use crate::api::{self, Api, Limits, ModelCard, Placed, Service, Shed};
+use crate::api::{self, Api, Doors, Limits, ModelCard, Placed, Service, Shed};
 use crate::cloud::{self, EgressError, Provider};
 use crate::completion::CompletionRequest;
 use crate::config::Config;
-use crate::dispatch::{Dispatcher, Load};
+use crate::dispatch::{Dispatcher, Load, Target};
 use crate::engine::EngineHandle;
 use crate::telemetry::Telemetry;
 
@@ -54,7 +54,7 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     }
     let addresses: Vec<SocketAddr> =
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    let clouds = cloud::providers(&config.clouds)?;
+    let clouds = cloud::providers(config.clouds_in_use())?;
     let model = config.model.clone();
     let loading = tokio::task::spawn_blocking(move || Local::load(&model));
     let mut local =
@@ -67,16 +67,22 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     if let Some(unwritten) = unwritten {
         tokio::spawn(keep(unwritten, engine.clone()));
     }
-    let clouds = clouds.into_iter().map(|provider| (provider.name().clone(), provider)).collect();
+    let clouds = clouds.into_iter().map(target).collect();
     let rooms = Rooms {
         card: card(&facts),
         dispatcher: Dispatcher::new(engine.clone(), clouds, &config.overflow, telemetry.clone()),
     };
     let limits = Limits::new(&config.serve);
-    let api = Api::new(rooms, telemetry.clone(), &config.serve, limits);
+    let doors = Doors { serve: &config.serve, rules: config.policy.rules(), limits };
+    let api = Api::new(rooms, telemetry.clone(), doors);
     let going_down = CancellationToken::new();
     let server = tokio::spawn(api::serve(listeners, api, going_down.clone().cancelled_owned()));
     Ok(App { addresses, facts, engine, telemetry, going_down, server })
+}
+
+fn target(provider: Provider) -> Target<Provider> {
+    let (name, declared) = (provider.name().clone(), provider.declared().clone());
+    Target { name, declared, backend: provider }
 }
 
 /// Writes packed weights to the cache, but not while the engine measures how fast it is.

@@ -11,7 +11,7 @@ use crate::cloud;
 use crate::completion::{
     Backend, CompletionRequest, CompletionStream, Event, FimInput, Input, SamplingParams,
 };
-use crate::config::{CloudConfig, Config};
+use crate::config::{self, CloudConfig, Config};
 use crate::telemetry::Telemetry;
 
 #[derive(Debug, clap::Args)]
@@ -19,7 +19,8 @@ pub(super) struct CompleteArgs {
     /// The cursor: lines and columns from 1, columns in characters
     #[arg(value_name = "FILE:LINE:COLUMN")]
     cursor: Cursor,
-    /// Ask the weir that runs there, as in http://127.0.0.1:8012, instead of loading a model
+    /// Ask the weir that runs there, as in http://127.0.0.1:8012, instead of loading a model; where
+    /// it wants a key, with the one in WEIR_API_KEY
     #[arg(long, value_name = "URL")]
     url: Option<hyper::Uri>,
     /// Most tokens to generate
@@ -34,7 +35,8 @@ pub(super) fn run(args: CompleteArgs, config: &Config) -> Result<(), Failure> {
     let mut request = request(&args).map_err(Failure::Other)?;
     match &args.url {
         Some(url) => {
-            let server = CloudConfig::of_peer(url).map_err(Failure::Other)?;
+            let mut server = CloudConfig::of_peer(url).map_err(Failure::Other)?;
+            server.api_key = config::peer_key().map_err(Failure::Other)?;
             let mut providers =
                 cloud::providers(&[server]).map_err(crate::app::StartError::from)?;
             let provider = providers.remove(0);

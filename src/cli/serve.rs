@@ -16,7 +16,7 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(Failure::Signals)?;
-    let clouds = config.clouds.clone();
+    let clouds = config.clouds_in_use().to_vec();
     let app = tokio::select! {
         started = start(config) => started?,
         // Nobody was served yet, so there is nothing to wait for.
@@ -70,7 +70,7 @@ fn banner(facts: &Facts, addresses: &[SocketAddr], clouds: &[CloudConfig]) -> St
         let _infallible = writeln!(text, "listens  http://{address}");
     }
     if clouds.is_empty() {
-        text.push_str("cloud    none configured: weir opens no outgoing connection\n");
+        text.push_str("cloud    none: weir opens no outgoing connection\n");
     }
     for cloud in clouds {
         let _infallible =
@@ -137,7 +137,7 @@ mod tests {
             "can      fill in the middle: qwen SPM; chat: no template",
             "note     slots lowered from 9 to 8",
             "listens  http://0.0.0.0:8012",
-            "cloud    none configured: weir opens no outgoing connection",
+            "cloud    none: weir opens no outgoing connection",
         ];
         for line in expected {
             assert!(text.lines().any(|is| is == line), "{line:?} is not in\n{text}");

@@ -24,8 +24,9 @@ use hyper::{Request, Uri};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use crate::completion::compliance::Declared;
 use crate::completion::{Backend, CompletionRequest, CompletionStream, Reason, Refusal};
-use crate::config::CloudConfig;
+use crate::config::{CloudConfig, CloudFim};
 use reply::Reply;
 use stream::{Reading, Timing};
 use wire::{Rendered, Shape};
@@ -76,7 +77,12 @@ impl Provider {
         &self.row.name
     }
 
-    /// The request as it leaves. Of the client's own headers only its request id is in it.
+    /// What the operator says it is.
+    pub fn declared(&self) -> &Declared {
+        &self.row.declared
+    }
+
+    /// The request as it leaves. Nothing of the client's own headers is in it.
     fn outgoing(&self, id: &str, rendered: &Rendered) -> Request<Full<Bytes>> {
         let uri = match rendered.shape {
             Shape::Completion => &self.completions,
@@ -92,8 +98,9 @@ impl Provider {
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
-        // An id the client chose may hold what no header can; then the logs do without.
-        if let Ok(id) = HeaderValue::from_str(id) {
+        // An id that a client chose may name somebody, so only another weir of its own gets it.
+        let told = self.row.fim == CloudFim::Peer || is_our_own(id);
+        if let (true, Ok(id)) = (told, HeaderValue::from_str(id)) {
             request.headers_mut().insert("x-request-id", id);
         }
         request
@@ -127,6 +134,13 @@ impl Backend for Provider {
     }
 }
 
+/// Whether an id is one that weir gave to a request without: `req_` and 32 digits.
+fn is_our_own(id: &str) -> bool {
+    id.strip_prefix("req_").is_some_and(|digits| {
+        digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
+}
+
 fn unreachable(error: hyper_util::client::legacy::Error) -> Refusal {
     Refusal::new(Reason::CloudUnreachable, "the cloud cannot be reached").with_source(error)
 }
@@ -143,7 +157,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::CloudFim;
+    use crate::config::Budget;
 
     /// A row with short timeouts.
     pub(super) fn row(base_url: &str) -> CloudConfig {
@@ -158,6 +172,8 @@ mod tests {
             connect_timeout: Duration::from_millis(500),
             first_token_timeout: Duration::from_millis(500),
             idle_timeout: Duration::from_millis(500),
+            declared: Declared::default(),
+            budget: Budget::default(),
         }
     }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::completion::{ChatMessage, CompletionRequest, FimInput, Input, Reason, Refusal};
 use crate::config::{CloudConfig, CloudFim};
+use crate::policy::upstream::UpstreamNames;
 
 /// Stop strings an OpenAI-shaped server accepts; all of them are matched here anyway.
 const UPSTREAM_STOPS_MAX: usize = 4;
@@ -118,13 +119,18 @@ fn template(
     fim: &FimInput,
     stops: &mut Vec<String>,
 ) -> Result<String, Refusal> {
-    let extras: Vec<ExtraText<'_>> =
-        fim.extra.iter().map(|file| ExtraText { path: &file.path, text: &file.text }).collect();
+    let names = UpstreamNames::of(fim);
+    let extras: Vec<ExtraText<'_>> = names
+        .extras
+        .iter()
+        .zip(&fim.extra)
+        .map(|(path, file)| ExtraText { path, text: &file.text })
+        .collect();
     let text = FimText {
         prefix: &fim.prefix,
         suffix: &fim.suffix,
-        path: fim.path.as_deref(),
-        repository: fim.repository.as_deref(),
+        path: names.path.as_deref(),
+        repository: names.repository.as_deref(),
         extras: &extras,
     };
     if holds_control_token(family, &text) {
@@ -245,7 +251,8 @@ impl<'a> Body<'a> {
         Shape::Completion
     }
 
-    /// A cursor with everything around it, in the fields that another weir reads.
+    /// A cursor with everything around it, in the fields that another weir reads. Names stay whole:
+    /// it is the user's own weir, which holds them against its rules.
     fn complete_there(&mut self, fim: &'a FimInput) -> Shape {
         self.path = fim.path.as_deref();
         self.repository = fim.repository.as_deref();
@@ -280,14 +287,15 @@ fn question(fim: &FimInput) -> String {
             text.push_str(piece);
         }
     };
-    for file in &fim.extra {
-        part("path", &file.path);
+    let names = UpstreamNames::of(fim);
+    for (path, file) in names.extras.iter().zip(&fim.extra) {
+        part("path", path);
         part("file", &file.text);
     }
-    if let Some(repository) = &fim.repository {
+    if let Some(repository) = &names.repository {
         part("repository", repository);
     }
-    if let Some(path) = &fim.path {
+    if let Some(path) = &names.path {
         part("path", path);
     }
     part("prefix", &fim.prefix);

@@ -4,6 +4,7 @@
 //! [`Config::load`] is the one conversion: it complains about everything at once, each complaint
 //! naming its key. This is the only room that reads the environment.
 
+mod policy;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -15,8 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use policy::{Budget, Micros, PolicyConfig, TenantConfig};
 use raw::RawCloud;
 pub use raw::{Complaint, Overrides, RawConfig, RawModel, RawOverflow, RawServe};
+
+use crate::completion::compliance::Declared;
 
 /// How a variable of the environment is looked up; tests bring their own.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Result<String, VarError>;
@@ -52,9 +56,16 @@ pub struct Config {
     pub model: ModelConfig,
     pub overflow: OverflowConfig,
     pub clouds: Vec<CloudConfig>,
+    /// Who may send what where.
+    pub policy: PolicyConfig,
 }
 
 impl Config {
+    /// The rows that anybody may use; the others might as well not be there.
+    pub fn clouds_in_use(&self) -> &[CloudConfig] {
+        if self.policy.anybody_leaves() { &self.clouds } else { &[] }
+    }
+
     /// From a file (or none) and flags to what we run, with what is odd about it; or everything
     /// that is wrong.
     pub fn load(
@@ -87,6 +98,16 @@ impl Config {
 /// What is to be logged, in the words of `RUST_LOG`; None: it was not said.
 pub fn log_filter() -> Option<String> {
     environment("RUST_LOG").ok()
+}
+
+/// The key that `weir complete --url` shows, from `WEIR_API_KEY`; an empty one is none.
+pub fn peer_key() -> Result<Option<Secret>, String> {
+    match environment("WEIR_API_KEY") {
+        Ok(text) if text.trim().is_empty() => Ok(None),
+        Ok(text) => validate::key(&text).map(Some).map_err(|wrong| format!("WEIR_API_KEY {wrong}")),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err("WEIR_API_KEY is not UTF-8".into()),
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
@@ -190,6 +211,10 @@ pub struct CloudConfig {
     pub first_token_timeout: Duration,
     /// Between two contents; keep-alive comments do not count.
     pub idle_timeout: Duration,
+    /// What it is, by the operator's word; nothing in it contradicts `base_url` or `model`.
+    pub declared: Declared,
+    /// What all tenants together may spend there.
+    pub budget: Budget,
 }
 
 impl CloudConfig {
@@ -215,6 +240,8 @@ impl CloudConfig {
             // A slow box may prefill for long; whoever waits at a prompt can give up by hand.
             first_token_timeout: Duration::from_secs(600),
             idle_timeout: Duration::from_secs(60),
+            declared: Declared::default(),
+            budget: Budget::default(),
         })
     }
 }

@@ -3,9 +3,15 @@
 //! The file is walked key by key instead of through derived deserialisation, because that stops
 //! at the first wrong type or unknown key and a user wants to hear of all of them.
 
+mod policy;
+mod section;
+
 use std::fmt;
 
-use toml::{Table, Value};
+pub(super) use policy::{RawBudget, RawDeclared, RawPath, RawRequire, RawTenant};
+pub(super) use section::row_prefix;
+use section::{Section, rows};
+use toml::Table;
 
 /// Something wrong with the configuration, and the key that it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +35,8 @@ pub struct RawConfig {
     pub model: RawModel,
     pub overflow: RawOverflow,
     pub clouds: Vec<RawCloud>,
+    pub tenants: Vec<RawTenant>,
+    pub paths: Vec<RawPath>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -64,6 +72,9 @@ pub struct RawOverflow {
     pub enter: Option<f64>,
     pub leave: Option<f64>,
     pub dwell_ms: Option<i64>,
+    pub anonymous_cloud: Option<bool>,
+    pub unknown_path: Option<String>,
+    pub unmatched_path: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -80,6 +91,8 @@ pub struct RawCloud {
     pub connect_timeout_ms: Option<i64>,
     pub first_token_timeout_ms: Option<i64>,
     pub idle_timeout_ms: Option<i64>,
+    pub declared: RawDeclared,
+    pub budget: RawBudget,
 }
 
 impl RawConfig {
@@ -97,9 +110,12 @@ impl RawConfig {
         raw.serve.read(&mut Section::of(&mut table, "serve", complaints));
         raw.model.read(&mut Section::of(&mut table, "model", complaints));
         raw.overflow.read(&mut Section::of(&mut table, "overflow", complaints));
-        raw.clouds = clouds(&mut table, complaints);
+        raw.clouds = rows(&mut table, "cloud", "name", complaints, RawCloud::read);
+        raw.tenants = rows(&mut table, "tenant", "name", complaints, RawTenant::read);
+        raw.paths = rows(&mut table, "path", "pattern", complaints, RawPath::read);
         for key in table.keys() {
-            let message = "unknown; there are [serve], [model], [overflow] and [[cloud]]";
+            let message = "unknown; there are [serve], [model], [overflow], [[cloud]], [[tenant]] \
+                           and [[path]]";
             complaints.push(Complaint { key: key.clone(), message: message.into() });
         }
         raw
@@ -173,6 +189,9 @@ impl RawOverflow {
         self.enter = section.take("enter");
         self.leave = section.take("leave");
         self.dwell_ms = section.take("dwell_ms");
+        self.anonymous_cloud = section.take("anonymous_cloud");
+        self.unknown_path = section.take("unknown_path");
+        self.unmatched_path = section.take("unmatched_path");
     }
 }
 
@@ -190,142 +209,8 @@ impl RawCloud {
         self.connect_timeout_ms = section.take("connect_timeout_ms");
         self.first_token_timeout_ms = section.take("first_token_timeout_ms");
         self.idle_timeout_ms = section.take("idle_timeout_ms");
-    }
-}
-
-fn clouds(table: &mut Table, complaints: &mut Vec<Complaint>) -> Vec<RawCloud> {
-    let Some(value) = table.remove("cloud") else { return Vec::new() };
-    let rows = match value {
-        Value::Array(rows) if rows.iter().all(Value::is_table) => rows,
-        _ => {
-            let message = "must be rows, each begun by [[cloud]]";
-            complaints.push(Complaint { key: "[[cloud]]".into(), message: message.into() });
-            return Vec::new();
-        }
-    };
-    let tables = rows.into_iter().filter_map(|row| match row {
-        Value::Table(table) => Some(table),
-        _ => None,
-    });
-    let mut clouds = Vec::new();
-    for (index, table) in tables.enumerate() {
-        let name = table.get("name").and_then(Value::as_str);
-        let prefix = cloud_prefix(name, index);
-        let mut cloud = RawCloud::default();
-        cloud.read(&mut Section::new(prefix, table, complaints));
-        clouds.push(cloud);
-    }
-    clouds
-}
-
-/// How complaints call a cloud row: by its name, or by its place where it has none.
-pub(super) fn cloud_prefix(name: Option<&str>, index: usize) -> String {
-    match name {
-        Some(name) if !name.is_empty() => format!("[[cloud]] {name}: "),
-        _ => format!("[[cloud]] row {}: ", index + 1),
-    }
-}
-
-/// A table being read; what is left in it when it is dropped was not known.
-struct Section<'a> {
-    /// What complaints put before the key.
-    prefix: String,
-    table: Table,
-    known: Vec<&'static str>,
-    complaints: &'a mut Vec<Complaint>,
-}
-
-impl<'a> Section<'a> {
-    fn new(prefix: String, table: Table, complaints: &'a mut Vec<Complaint>) -> Self {
-        Self { prefix, table, known: Vec::new(), complaints }
-    }
-
-    /// Takes `[name]` out of the document.
-    fn of(document: &mut Table, name: &str, complaints: &'a mut Vec<Complaint>) -> Self {
-        let table = match document.remove(name) {
-            None => Table::new(),
-            Some(Value::Table(table)) => table,
-            Some(other) => {
-                let message = format!("must be a table, is {}", kind(&other));
-                complaints.push(Complaint { key: format!("[{name}]"), message });
-                Table::new()
-            }
-        };
-        Self::new(format!("[{name}] "), table, complaints)
-    }
-
-    fn take<T: FromToml>(&mut self, key: &'static str) -> Option<T> {
-        self.known.push(key);
-        let value = self.table.remove(key)?;
-        let is = kind(&value);
-        let taken = T::from_toml(value);
-        if taken.is_none() {
-            let message = format!("must be {}, is {is}", T::KIND);
-            self.complaints.push(Complaint { key: format!("{}{key}", self.prefix), message });
-        }
-        taken
-    }
-}
-
-impl Drop for Section<'_> {
-    fn drop(&mut self) {
-        for key in self.table.keys() {
-            let message = format!("unknown key; known are {}", self.known.join(", "));
-            self.complaints.push(Complaint { key: format!("{}{key}", self.prefix), message });
-        }
-    }
-}
-
-trait FromToml: Sized {
-    /// With its article.
-    const KIND: &'static str;
-    fn from_toml(value: Value) -> Option<Self>;
-}
-
-impl FromToml for String {
-    const KIND: &'static str = "a string";
-    fn from_toml(value: Value) -> Option<Self> {
-        match value {
-            Value::String(text) => Some(text),
-            _ => None,
-        }
-    }
-}
-
-impl FromToml for i64 {
-    const KIND: &'static str = "an integer";
-    fn from_toml(value: Value) -> Option<Self> {
-        value.as_integer()
-    }
-}
-
-impl FromToml for f64 {
-    const KIND: &'static str = "a number";
-    fn from_toml(value: Value) -> Option<Self> {
-        // Whoever writes `enter = 1` means 1.0.
-        value.as_float().or_else(|| value.as_integer().map(|n| n as f64))
-    }
-}
-
-impl FromToml for Vec<String> {
-    const KIND: &'static str = "a list of strings";
-    fn from_toml(value: Value) -> Option<Self> {
-        match value {
-            Value::Array(values) => values.into_iter().map(String::from_toml).collect(),
-            _ => None,
-        }
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::String(_) => "a string",
-        Value::Integer(_) => "an integer",
-        Value::Float(_) => "a number",
-        Value::Boolean(_) => "a boolean",
-        Value::Datetime(_) => "a date",
-        Value::Array(_) => "a list",
-        Value::Table(_) => "a table",
+        self.declared.read(section);
+        self.budget.read(section);
     }
 }
 

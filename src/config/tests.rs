@@ -1,3 +1,5 @@
+mod policy;
+
 use std::env::VarError;
 
 use super::*;
@@ -61,7 +63,7 @@ fn the_defaults_in_the_docs_are_the_defaults() {
 
 #[test]
 fn every_key_is_documented_in_its_section() {
-    for name in ["[serve]", "[model]", "[overflow]", "[[cloud]]"] {
+    for name in ["[serve]", "[model]", "[overflow]", "[[cloud]]", "[[tenant]]", "[[path]]"] {
         let said = complaints(&format!("{name}\nunheard = 1"));
         let unknown = said.iter().find(|line| line.contains("unheard")).unwrap();
         let keys = unknown.split("known are ").nth(1).unwrap();
@@ -70,6 +72,12 @@ fn every_key_is_documented_in_its_section() {
         for key in keys.split(", ") {
             assert!(section.contains(&format!("\n| `{key}` |")), "{name} {key}");
         }
+    }
+    let said = complaints("[[tenant]]\nrequire = { unheard = 1 }");
+    let unknown = said.iter().find(|line| line.contains("require.unheard")).unwrap();
+    let section = DOCS.split("## `require`").nth(1).unwrap().split("\n## ").next().unwrap();
+    for key in unknown.split("known are ").nth(1).unwrap().split(", ") {
+        assert!(section.contains(&format!("\n| `{key}` |")), "require {key}");
     }
     let families = DOCS.split("\nFamilies: ").nth(1).unwrap().lines().next().unwrap();
     for name in families.trim_end_matches('.').split(", ") {
@@ -84,6 +92,14 @@ fn the_example_of_the_docs_loads() {
     let (config, warnings) = load(&toml.replace("BURST_API_KEY", "KEY")).unwrap();
     assert_eq!(config.clouds[0].base_url, "http://127.0.0.1:9000/v1");
     assert_eq!(config.clouds[0].max_tokens, 256);
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
+fn the_example_of_tenants_in_the_docs_loads() {
+    let toml = DOCS.split("```toml").nth(3).unwrap().split("```").next().unwrap();
+    let (config, warnings) = load(&toml.replace("GOV_API_KEY", "KEY")).unwrap();
+    assert_eq!(config.policy.tenants[0].budget.per_day, Some(Micros(20_000_000)));
     assert!(warnings.is_empty(), "{warnings:?}");
 }
 
@@ -150,7 +166,10 @@ fn each_wrong_key_is_named() {
         ("[overflow]\nenter = inf", "[overflow] enter: must be above 0"),
         ("[overflow]\nttft_objective_ms = 0", "[overflow] ttft_objective_ms: must be 1 to"),
         ("cloud = 3", "[[cloud]]: must be rows, each begun by [[cloud]]"),
-        ("[clouds]", "clouds: unknown; there are [serve], [model], [overflow] and [[cloud]]"),
+        (
+            "[clouds]",
+            "clouds: unknown; there are [serve], [model], [overflow], [[cloud]], [[tenant]] and",
+        ),
         ("[serve", "line 1, column 7"),
     ];
     for (text, expected) in cases {
@@ -224,7 +243,7 @@ fn what_is_open_is_said() {
 #[test]
 fn what_travels_in_clear_text_is_said() {
     let said = |cloud: &str| {
-        let (_, warnings) = load(cloud).unwrap();
+        let (_, warnings) = load(&format!("overflow.anonymous_cloud = true\n{cloud}")).unwrap();
         warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert!(said(CLOUD).is_empty(), "loopback");

@@ -1,28 +1,23 @@
 //! From what was typed to what we run: one conversion, all complaints at once.
 
-use std::collections::HashSet;
+mod cloud;
+mod declared;
+mod keys;
+mod tenant;
+
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use models::fim::Family;
+pub(super) use keys::key;
 
-use super::raw::cloud_prefix;
 use super::{
-    Cache, CloudConfig, CloudFim, Complaint, Config, FimOrder, KvFormat, Lookup, ModelConfig,
-    ModelPath, OverflowConfig, Quant, RawCloud, RawConfig, RawModel, RawOverflow, RawServe, Secret,
-    ServeConfig, Speculate, defaults,
+    Cache, Complaint, Config, FimOrder, KvFormat, Lookup, ModelConfig, ModelPath, OverflowConfig,
+    Quant, RawConfig, RawModel, RawOverflow, RawServe, ServeConfig, Speculate, defaults,
 };
 
-/// Most `[[cloud]]` rows; each is a label value of `weir_requests_total`.
-const CLOUDS_MAX: usize = 64;
-/// Longest cloud name in bytes; it goes into a header and a metric label.
-const CLOUD_NAME_MAX: usize = 64;
-/// Largest key file in bytes; keys have tens to a few thousand.
-const KEY_BYTES_MAX: usize = 16 << 10;
 /// Upper bound of every duration key: an hour. What is longer was meant in another unit.
 const DURATION_MS_MAX: i64 = 3_600_000;
 /// Upper bound of counts of connections, waiting and running requests.
@@ -44,13 +39,15 @@ pub(super) fn validate(
 ) -> Config {
     let mut checker = Checker { prefix: String::new(), env, complaints, warnings };
     let config = Config {
-        serve: checker.serve(&raw.serve),
+        serve: checker.serve(&raw.serve, !raw.tenants.is_empty()),
         model: checker.model(&raw.model),
         overflow: checker.overflow(&raw.overflow),
         clouds: checker.clouds(&raw.clouds),
+        policy: checker.policy(raw),
     };
+    checker.prefix = String::new();
+    checker.warn_unused_clouds(&config);
     if raw.clouds.is_empty() && raw.overflow != RawOverflow::default() {
-        checker.prefix = String::new();
         checker.warn("[overflow]", "has no effect without a [[cloud]]");
     }
     config
@@ -130,10 +127,13 @@ impl Checker<'_> {
         default
     }
 
-    fn serve(&mut self, raw: &RawServe) -> ServeConfig {
+    fn serve(&mut self, raw: &RawServe, keyed: bool) -> ServeConfig {
         self.prefix = "[serve] ".into();
         let allow_hosts = self.hosts(raw.allow_hosts.as_deref().unwrap_or_default());
-        let listen = self.listen(raw.listen.as_deref(), &allow_hosts);
+        let listen = self.listen(raw.listen.as_deref());
+        for address in listen.iter().filter(|at| !at.ip().to_canonical().is_loopback()) {
+            self.warn_open(*address, &allow_hosts, keyed);
+        }
         ServeConfig {
             connections_max: self.connections_max(raw.connections_max, listen.len()),
             listen,
@@ -154,7 +154,7 @@ impl Checker<'_> {
         max
     }
 
-    fn listen(&mut self, typed: Option<&[String]>, allow_hosts: &[String]) -> Vec<SocketAddr> {
+    fn listen(&mut self, typed: Option<&[String]>) -> Vec<SocketAddr> {
         let Some(typed) = typed else { return vec![defaults::LISTEN] };
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for text in typed {
@@ -172,22 +172,18 @@ impl Checker<'_> {
         if typed.is_empty() {
             self.complain("listen", "names no address");
         }
-        for address in &addresses {
-            if !address.ip().to_canonical().is_loopback() {
-                self.warn_open(*address, allow_hosts);
-            }
-        }
         addresses
     }
 
-    fn warn_open(&mut self, address: SocketAddr, allow_hosts: &[String]) {
-        self.warn(
-            "listen",
-            format!(
-                "{address} can be reached from other machines, and weir asks nobody for a key: \
-                 whoever reaches it may use it"
-            ),
-        );
+    fn warn_open(&mut self, address: SocketAddr, allow_hosts: &[String], keyed: bool) {
+        let what = match keyed {
+            true => "and weir speaks no TLS: keys and prompts travel unencrypted",
+            false => {
+                "and weir asks nobody for a key: whoever reaches it may use it ([[tenant]] rows \
+                 have keys)"
+            }
+        };
+        self.warn("listen", format!("{address} can be reached from other machines, {what}"));
         if address.ip().is_unspecified() && allow_hosts.is_empty() {
             self.warn(
                 "allow_hosts",
@@ -346,176 +342,6 @@ impl Checker<'_> {
             }
         }
     }
-
-    fn clouds(&mut self, raw: &[RawCloud]) -> Vec<CloudConfig> {
-        self.prefix = String::new();
-        if raw.len() > CLOUDS_MAX {
-            let message = format!("must be at most {CLOUDS_MAX} rows, are {}", raw.len());
-            self.complain("[[cloud]]", message);
-        }
-        let mut names = HashSet::new();
-        let mut clouds = Vec::new();
-        for (index, row) in raw.iter().enumerate() {
-            self.prefix = cloud_prefix(row.name.as_deref(), index);
-            if row.name.as_deref().is_some_and(|name| !names.insert(name)) {
-                self.complain("name", "is used by an earlier row");
-            }
-            clouds.extend(self.cloud(row));
-        }
-        clouds
-    }
-
-    /// None: a required key was absent or wrong, and complained about.
-    fn cloud(&mut self, raw: &RawCloud) -> Option<CloudConfig> {
-        let name = self.cloud_name(raw.name.as_deref());
-        let base_url = self.base_url(raw.base_url.as_deref());
-        let model = self.required("model", raw.model.as_deref());
-        let fim = self.cloud_fim(raw);
-        let api_key = self.api_key(raw);
-        if let Some(url) = &base_url {
-            self.warn_clear_text(url, api_key.is_some());
-        }
-        let max_tokens =
-            self.within("max_tokens", raw.max_tokens, defaults::CLOUD_MAX_TOKENS, 1..=TOKENS_MAX);
-        let max_in_flight = self.count(
-            "max_in_flight",
-            raw.max_in_flight,
-            defaults::CLOUD_MAX_IN_FLIGHT,
-            COUNT_MAX,
-        );
-        let timeouts = [
-            ("connect_timeout_ms", raw.connect_timeout_ms, defaults::CONNECT_TIMEOUT_MS),
-            (
-                "first_token_timeout_ms",
-                raw.first_token_timeout_ms,
-                defaults::FIRST_TOKEN_TIMEOUT_MS,
-            ),
-            ("idle_timeout_ms", raw.idle_timeout_ms, defaults::IDLE_TIMEOUT_MS),
-        ];
-        let [connect_timeout, first_token_timeout, idle_timeout] =
-            timeouts.map(|(key, value, default)| self.duration(key, value, default, 1));
-        Some(CloudConfig {
-            name: Arc::from(name?),
-            base_url: base_url?,
-            api_key,
-            model: Arc::from(model?),
-            fim: fim?,
-            max_tokens: u32::try_from(max_tokens).unwrap_or(u32::MAX),
-            max_in_flight,
-            connect_timeout,
-            first_token_timeout,
-            idle_timeout,
-        })
-    }
-
-    fn required<'t>(&mut self, key: &str, value: Option<&'t str>) -> Option<&'t str> {
-        match value {
-            Some(text) if !text.is_empty() => Some(text),
-            _ => {
-                self.complain(key, "is required");
-                None
-            }
-        }
-    }
-
-    fn cloud_name<'t>(&mut self, typed: Option<&'t str>) -> Option<&'t str> {
-        let name = self.required("name", typed)?;
-        let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
-        if name.len() <= CLOUD_NAME_MAX && name.bytes().all(letter) {
-            return Some(name);
-        }
-        let message = format!("must be at most {CLOUD_NAME_MAX} of a-z, 0-9, - and _");
-        self.complain("name", message);
-        None
-    }
-
-    fn base_url(&mut self, typed: Option<&str>) -> Option<hyper::Uri> {
-        let typed = self.required("base_url", typed)?;
-        let wrong = match typed.trim_end_matches('/').parse::<hyper::Uri>() {
-            Err(_) => "must be a URL as in https://cloud.example/v1",
-            Ok(uri) if !matches!(uri.scheme_str(), Some("http" | "https")) => {
-                "must begin with https:// or http://"
-            }
-            Ok(uri) if uri.authority().is_some_and(|a| a.as_str().contains('@')) => {
-                "must hold no user or password; use api_key_env or api_key_file"
-            }
-            Ok(_) if typed.contains(['?', '#']) => "must have no query and no fragment",
-            Ok(uri) if uri.host().is_none_or(str::is_empty) => "must name a host",
-            Ok(uri) => return Some(uri),
-        };
-        // The URL itself stays out of the message: what is wrong with it may be a password.
-        self.complain("base_url", wrong);
-        None
-    }
-
-    fn warn_clear_text(&mut self, url: &hyper::Uri, key: bool) {
-        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if url.scheme_str() == Some("http") && !loopback {
-            let what = if key { "prompts and the key" } else { "prompts" };
-            self.warn("base_url", format!("is http: {what} travel unencrypted"));
-        }
-    }
-
-    fn cloud_fim(&mut self, raw: &RawCloud) -> Option<CloudFim> {
-        let words = [("suffix", "suffix"), ("template", "template"), ("chat", "chat")];
-        let mode = self.choice("fim", raw.fim.as_deref(), defaults::CLOUD_FIM, &words);
-        if mode != "template" {
-            if raw.fim_family.is_some() {
-                self.complain("fim_family", "is for fim = \"template\" only");
-            }
-            return Some(if mode == "chat" { CloudFim::Chat } else { CloudFim::Suffix });
-        }
-        let family = match (raw.fim_family.as_deref(), raw.model.as_deref()) {
-            (Some(name), _) => Family::by_name(name).or_else(|| {
-                self.complain("fim_family", format!("is no family that weir knows: {name:?}"));
-                None
-            }),
-            (None, Some(model)) => Family::guess(model).or_else(|| {
-                let message = format!("is required: the model's name, {model:?}, does not tell it");
-                self.complain("fim_family", message);
-                None
-            }),
-            (None, None) => None,
-        };
-        family.map(CloudFim::Template)
-    }
-
-    fn api_key(&mut self, raw: &RawCloud) -> Option<Secret> {
-        match (raw.api_key_env.as_deref(), raw.api_key_file.as_deref()) {
-            (None, None) => None,
-            (Some(_), Some(_)) => {
-                self.complain("api_key_env", "and api_key_file exclude each other");
-                None
-            }
-            (Some(variable), None) => self.key_from_env(variable),
-            (None, Some(path)) => match key_from_file(Path::new(path)) {
-                Ok(key) => Some(key),
-                Err(wrong) => {
-                    self.complain("api_key_file", format!("{path}: {wrong}"));
-                    None
-                }
-            },
-        }
-    }
-
-    fn key_from_env(&mut self, variable: &str) -> Option<Secret> {
-        let found = match (self.env)(variable) {
-            Ok(text) => key(&text).map_err(|wrong| format!("variable {variable} {wrong}")),
-            Err(std::env::VarError::NotPresent) => Err(format!("variable {variable} is not set")),
-            Err(std::env::VarError::NotUnicode(_)) => {
-                Err(format!("variable {variable} is not UTF-8"))
-            }
-        };
-        match found {
-            Ok(key) => Some(key),
-            Err(wrong) => {
-                self.complain("api_key_env", wrong);
-                None
-            }
-        }
-    }
 }
 
 const SPECULATE: [(&str, Speculate); 3] =
@@ -552,36 +378,4 @@ fn is_origin(text: &str) -> bool {
     let rest_ok = !rest.contains(['/', '@', '*', '?', '#'])
         && rest.parse::<hyper::http::uri::Authority>().is_ok();
     scheme_ok && rest_ok
-}
-
-/// Reads a key that only its owner (and group) may read.
-fn key_from_file(path: &Path) -> Result<Secret, String> {
-    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
-    let metadata = std::fs::metadata(path).map_err(cannot)?;
-    if !metadata.is_file() {
-        return Err("is no file".into());
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        if metadata.permissions().mode() & 0o007 != 0 {
-            return Err("is open to every user of this machine; chmod 600 it".into());
-        }
-    }
-    if metadata.len() > KEY_BYTES_MAX as u64 {
-        return Err(format!("is larger than {KEY_BYTES_MAX} bytes"));
-    }
-    key(&std::fs::read_to_string(path).map_err(cannot)?).map_err(Into::into)
-}
-
-/// A key goes into a header, so it is one line of visible characters.
-fn key(text: &str) -> Result<Secret, &'static str> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err("is empty");
-    }
-    if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("holds a character that cannot be in a key");
-    }
-    Ok(Secret::new(text))
 }

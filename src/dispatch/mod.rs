@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use row::Row;
+use row::{Row, not_allowed};
 use threshold::{Placement, Threshold};
 use tokio::time::{Instant, timeout_at};
 
+use crate::completion::compliance::{Declared, RequestPolicy};
 use crate::completion::{
     Backend, CompletionRequest, CompletionStream, Event, Reason, Refusal, Route,
 };
@@ -36,8 +37,15 @@ pub enum Dispatch {
     Local,
     /// Index of the row to ask first.
     Cloud(usize),
-    /// Nobody: the deadline has passed.
+    /// Nobody: the deadline has passed, or policy leaves no place.
     Shed(Reason),
+}
+
+/// A cloud row as it comes in.
+pub struct Target<C> {
+    pub name: Arc<str>,
+    pub declared: Declared,
+    pub backend: C,
 }
 
 /// An answer that has content, and where it comes from.
@@ -64,13 +72,13 @@ pub struct Dispatcher<L, C> {
 impl<L: Backend + Load, C: Backend> Dispatcher<L, C> {
     pub fn new(
         local: L,
-        clouds: Vec<(Arc<str>, C)>,
+        clouds: Vec<Target<C>>,
         overflow: &OverflowConfig,
         telemetry: Arc<Telemetry>,
     ) -> Self {
         Self {
             local,
-            rows: clouds.into_iter().map(|(name, backend)| Row::new(name, backend)).collect(),
+            rows: clouds.into_iter().map(Row::new).collect(),
             threshold: Mutex::new(Threshold::new(overflow)),
             objective: overflow.ttft_objective,
             telemetry,
@@ -100,10 +108,13 @@ impl<L: Backend + Load, C: Backend> Dispatcher<L, C> {
     pub async fn dispatch(&self, request: Arc<CompletionRequest>) -> Result<Dispatched, Rejected> {
         let (decision, why) = self.decide(&request);
         match decision {
+            Dispatch::Shed(Reason::NotAllowed(code)) => Err((not_allowed(code), Route::Shed)),
             Dispatch::Shed(reason) => Err((late(reason), Route::Shed)),
             Dispatch::Cloud(first) => match self.ask_clouds(first, &request).await {
                 Ok((stream, route)) => Ok(Dispatched { stream, route, reason: why.to_owned() }),
-                Err(refusal) if refusal.reason == Reason::Deadline => Err(self.reject(refusal)),
+                Err(refusal) if refusal.reason == Reason::Deadline || !request.policy.here => {
+                    Err(self.reject(refusal))
+                }
                 Err(refusal) => match self.ask_local(&request).await {
                     Ok(stream) => Ok(here(stream, refusal.reason.code())),
                     Err(refusal) => Err(self.reject(refusal)),
@@ -128,22 +139,64 @@ impl<L: Backend + Load, C: Backend> Dispatcher<L, C> {
         if request.deadline.is_some_and(|deadline| deadline <= now) {
             return (Dispatch::Shed(Reason::Deadline), "deadline");
         }
+        let policy = &request.policy;
+        if !policy.here {
+            return self.decide_away(policy, now);
+        }
         let saturation = self.saturation();
         let mut threshold = self.threshold();
-        if self.rows.is_empty() {
-            // Nothing can leave, so there is no overflow to be in.
+        if let Err(why) = self.may_leave(policy) {
+            // It cannot leave, so there is no overflow for it to begin or prolong.
             let below = threshold.is_below(saturation);
-            return (Dispatch::Local, if below { "below_threshold" } else { "no_cloud" });
+            drop(threshold);
+            if below {
+                return (Dispatch::Local, "below_threshold");
+            }
+            self.count_refusals(policy);
+            return (Dispatch::Local, why);
         }
         let placement = threshold.place(saturation, now);
         self.count(&mut threshold);
         drop(threshold);
         match placement {
             Placement::Stay => (Dispatch::Local, "below_threshold"),
-            Placement::Leave => match self.rows.iter().position(|row| !row.is_paused(now)) {
+            Placement::Leave => match self.first_row(policy, now) {
                 Some(first) => (Dispatch::Cloud(first), "saturated"),
                 None => (Dispatch::Local, "cloud_paused"),
             },
+        }
+    }
+
+    /// Where a request goes that must not run here.
+    fn decide_away(&self, policy: &RequestPolicy, now: Instant) -> (Dispatch, &'static str) {
+        let nowhere = policy.away.is_err() || self.rows.is_empty();
+        match self.may_leave(policy) {
+            Ok(()) => (Dispatch::Cloud(self.first_row(policy, now).unwrap_or(0)), "cloud_only"),
+            Err(_) if nowhere => (Dispatch::Shed(Reason::NotAllowed("policy:nowhere")), "shed"),
+            Err(why) => {
+                self.count_refusals(policy);
+                (Dispatch::Shed(Reason::NotAllowed(why)), "shed")
+            }
+        }
+    }
+
+    /// Whether policy leaves a row for the request; else why the first has it not.
+    fn may_leave(&self, policy: &RequestPolicy) -> Result<(), &'static str> {
+        let mut verdicts = self.rows.iter().map(|row| row.may_have(policy));
+        let first = verdicts.next().unwrap_or(Err("no_cloud"));
+        if verdicts.any(|verdict| verdict.is_ok()) { Ok(()) } else { first }
+    }
+
+    fn first_row(&self, policy: &RequestPolicy, now: Instant) -> Option<usize> {
+        self.rows.iter().position(|row| row.may_have(policy).is_ok() && !row.is_paused(now))
+    }
+
+    /// Counts each row that policy keeps from a request that would leave.
+    fn count_refusals(&self, policy: &RequestPolicy) {
+        for row in &self.rows {
+            if let Err(code) = row.may_have(policy) {
+                self.telemetry.kept_from(&row.name, code);
+            }
         }
     }
 
@@ -154,15 +207,18 @@ impl<L: Backend + Load, C: Backend> Dispatcher<L, C> {
         first_content(&self.local, request).await
     }
 
-    /// Asks the rows from `first` on, each that is not paused once. The error is the last row's.
+    /// Asks the rows from `first` on, each that may have the request and is not paused once. The
+    /// error is the last row's.
     async fn ask_clouds(
         &self,
         first: usize,
         request: &Arc<CompletionRequest>,
     ) -> Result<(CompletionStream, Route), Refusal> {
         let mut last = Refusal::new(Reason::CloudBusy, "no cloud can take the request now");
+        self.count_refusals(&request.policy);
         for row in &self.rows[first..] {
-            if !row.admit(Instant::now()) {
+            // First of all: whoever may not have the request is not asked, whatever else holds.
+            if row.may_have(&request.policy).is_err() || !row.admit(Instant::now()) {
                 continue;
             }
             match first_content(&row.backend, request).await {

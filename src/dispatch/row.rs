@@ -6,7 +6,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
+use super::Target;
+use crate::completion::compliance::{Declared, RequestPolicy};
 use crate::completion::{CompletionStream, Event, Reason, Refusal};
+use crate::policy::permits;
 
 /// Failures in a row after which a cloud is paused.
 const FAILURES_MAX: u32 = 3;
@@ -20,12 +23,19 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Row<C> {
     pub(super) name: Arc<str>,
     pub(super) backend: C,
+    declared: Declared,
     health: Arc<Health>,
 }
 
 impl<C> Row<C> {
-    pub(super) fn new(name: Arc<str>, backend: C) -> Self {
-        Self { name, backend, health: Arc::default() }
+    pub(super) fn new(target: Target<C>) -> Self {
+        let Target { name, declared, backend } = target;
+        Self { name, backend, declared, health: Arc::default() }
+    }
+
+    /// Whether a request may be sent there at all; else the reason's code.
+    pub(super) fn may_have(&self, policy: &RequestPolicy) -> Result<(), &'static str> {
+        permits(policy, &self.declared)
     }
 
     pub(super) fn is_paused(&self, now: Instant) -> bool {
@@ -80,6 +90,10 @@ impl<C> Row<C> {
         });
         CompletionStream { events: Box::pin(events), ..stream }
     }
+}
+
+pub(super) fn not_allowed(code: &'static str) -> Refusal {
+    Refusal::new(Reason::NotAllowed(code), "policy keeps this request from where it would run")
 }
 
 #[derive(Default)]

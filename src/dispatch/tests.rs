@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::completion::compliance::{FedRamp, KeptHere, Requires};
 use crate::completion::{Chunk, FinishReason, Input, Usage};
 
 /// What a fake backend does with one request.
@@ -110,6 +111,11 @@ struct Bench {
 }
 
 fn bench(local: Arc<Fake>, clouds: &[Arc<Fake>]) -> Bench {
+    bench_of(local, clouds, vec![Declared::default(); clouds.len()])
+}
+
+/// With what each cloud declares.
+fn bench_of(local: Arc<Fake>, clouds: &[Arc<Fake>], declared: Vec<Declared>) -> Bench {
     let telemetry = Telemetry::new();
     let overflow = OverflowConfig {
         ttft_objective: Duration::from_millis(300),
@@ -117,8 +123,12 @@ fn bench(local: Arc<Fake>, clouds: &[Arc<Fake>]) -> Bench {
         leave: 0.6,
         dwell: Duration::from_secs(2),
     };
-    let rows = clouds.iter().enumerate();
-    let rows = rows.map(|(i, fake)| (format!("c{i}").into(), Shared(fake.clone()))).collect();
+    let rows = clouds.iter().zip(declared).enumerate().map(|(i, (fake, declared))| Target {
+        name: format!("c{i}").into(),
+        declared,
+        backend: Shared(fake.clone()),
+    });
+    let rows = rows.collect();
     let dispatcher = Dispatcher::new(Shared(local.clone()), rows, &overflow, telemetry.clone());
     Bench { local, clouds: clouds.to_vec(), dispatcher, telemetry }
 }
@@ -361,4 +371,73 @@ async fn leaving_cancels_whoever_was_asked() {
     assert_eq!(b.local.open.load(Ordering::SeqCst), 1);
     drop(done);
     assert_eq!(b.local.open.load(Ordering::SeqCst), 0);
+}
+
+/// A dispatcher whose rows declare these levels.
+fn with_levels(levels: &[Option<FedRamp>]) -> Bench {
+    let clouds: Vec<_> = levels.iter().map(|_| Fake::new([Act::Answer])).collect();
+    let declared = levels.iter().map(|level| Declared { fedramp: *level, ..Declared::default() });
+    bench_of(Fake::new([Act::Answer]), &clouds, declared.collect())
+}
+
+fn of(policy: RequestPolicy) -> Arc<CompletionRequest> {
+    let input = Input::Text("a".into());
+    Arc::new(CompletionRequest { policy, ..CompletionRequest::greedy("r", input, 1) })
+}
+
+fn high() -> RequestPolicy {
+    let require = Requires { fedramp: Some(FedRamp::High), ..Requires::default() };
+    RequestPolicy { require: Arc::new(require), ..RequestPolicy::open() }
+}
+
+impl Bench {
+    async fn expect_of(&self, policy: RequestPolicy, route: &str, reason: &str) {
+        let placed = match self.dispatcher.dispatch(of(policy)).await {
+            Ok(done) => (done.route.to_string(), done.reason),
+            Err((refusal, route)) => (route.to_string(), refusal.reason.code()),
+        };
+        assert_eq!(placed, (route.to_owned(), reason.to_owned()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_rows_that_qualify_are_asked() {
+    let b = with_levels(&[None, Some(FedRamp::Moderate), Some(FedRamp::High)]);
+    b.expect_of(high(), "local", "below_threshold").await;
+    b.local.load(2.0);
+    b.expect_of(high(), "cloud:c2", "saturated").await;
+    assert_eq!(b.clouds[0].asked() + b.clouds[1].asked(), 0);
+    b.expect_of(RequestPolicy::open(), "cloud:c0", "saturated").await;
+    let text = b.telemetry.render();
+    let counted = r#"weir_kept_from_cloud_total{cloud="c0",reason="compliance:fedramp"} 1"#;
+    assert!(text.contains(counted), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_may_have_stays_and_begins_no_overflow() {
+    let b = with_levels(&[None, Some(FedRamp::Moderate)]);
+    b.local.load(2.0);
+    b.expect_of(high(), "local", "compliance:fedramp").await;
+    let kept = RequestPolicy { away: Err(KeptHere::Path), ..RequestPolicy::open() };
+    b.expect_of(kept.clone(), "local", "policy:path").await;
+    assert!(!b.dispatcher.active());
+    let full = bench(Fake::new([refuse(Reason::QueueFull)]), &[Fake::new([Act::Answer])]);
+    full.expect_of(kept, "shed", "queue_full").await;
+    full.expect_of(high(), "shed", "queue_full").await;
+    assert_eq!(full.clouds[0].asked(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_run_here_goes_to_a_cloud_or_nowhere() {
+    let only = || RequestPolicy { here: false, ..RequestPolicy::open() };
+    let b = with_levels(&[None]);
+    b.expect_of(only(), "cloud:c0", "cloud_only").await;
+    b.expect_of(RequestPolicy { here: false, ..high() }, "shed", "compliance:fedramp").await;
+    let nowhere = RequestPolicy { away: Err(KeptHere::Path), ..only() };
+    b.expect_of(nowhere, "shed", "policy:nowhere").await;
+    let busy = bench(Fake::new([Act::Answer]), &[Fake::new([refuse(Reason::CloudBusy)])]);
+    busy.expect_of(only(), "shed", "cloud_busy").await;
+    let none = bench(Fake::new([Act::Answer]), &[]);
+    none.expect_of(only(), "shed", "policy:nowhere").await;
+    assert_eq!(b.local.asked() + busy.local.asked() + none.local.asked(), 0);
 }

@@ -40,6 +40,7 @@ fn aborted_requests_leave_nothing() {
         "model.slots = {SLOTS}\n\
          model.queue_max = 64\n\
          overflow.ttft_objective_ms = 100\n\
+         overflow.anonymous_cloud = true\n\
          [[cloud]]\nname = \"far\"\nbase_url = \"{}\"\nmodel = \"m\"\nmax_in_flight = 8\n",
         cloud.base_url()
     ));

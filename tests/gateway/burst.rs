@@ -164,6 +164,7 @@ impl Bench {
         let weir = Weir::start(&format!(
             "model.slots = {SLOTS}\n\
              model.queue_max = {queue}\n\
+             overflow.anonymous_cloud = true\n\
              [[cloud]]\nname = \"far\"\nbase_url = \"{url}\"\nmodel = \"m\"\n\
              connect_timeout_ms = 500\nfirst_token_timeout_ms = 500\n"
         ));

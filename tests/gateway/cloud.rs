@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use serde_json::json;
 use weir::cloud::{Provider, providers};
+use weir::completion::compliance::Declared;
 use weir::completion::{
     Backend, ChatMessage, CompletionRequest, CompletionStream, Event, FimInput, FinishReason,
     Input, Reason, Refusal, Usage,
 };
-use weir::config::{CloudConfig, CloudFim, Secret};
+use weir::config::{Budget, CloudConfig, CloudFim, Secret};
 
 use crate::support::cloud::{
     Cloud, Step, chunk, chunked_head, data, done, finish, head, status, text, usage,
@@ -32,6 +33,8 @@ fn row(cloud: &Cloud) -> CloudConfig {
         connect_timeout: FIRST,
         first_token_timeout: FIRST,
         idle_timeout: IDLE,
+        declared: Declared::default(),
+        budget: Budget::default(),
     }
 }
 
@@ -121,6 +124,7 @@ fn send(parts: &[Vec<u8>]) -> Step {
 async fn a_healthy_stream_arrives_whole_and_asks_for_what_was_asked() {
     let cloud = Cloud::healthy(&["4", "2", ";\n"], Duration::ZERO).await;
     let mut request = prompt();
+    assert_eq!(&*request.id, "req-1");
     request.max_tokens = Some(1000);
     request.sampling.seed = Some(u64::MAX);
     request.sampling.top_p = 0.5;
@@ -131,7 +135,7 @@ async fn a_healthy_stream_arrives_whole_and_asks_for_what_was_asked() {
     let seen = &cloud.seen()[0];
     assert_eq!(seen.path(), "/v1/completions");
     assert_eq!(seen.header("authorization"), Some("Bearer key-of-the-test"));
-    assert_eq!(seen.header("x-request-id"), Some("req-1"));
+    assert_eq!(seen.header("x-request-id"), None, "a client chose it");
     assert_eq!(seen.header("accept-encoding"), Some("identity"));
     assert_eq!(
         seen.body,
@@ -141,6 +145,14 @@ async fn a_healthy_stream_arrives_whole_and_asks_for_what_was_asked() {
             "stream_options": {"include_usage": true},
         })
     );
+}
+
+#[tokio::test]
+async fn an_id_of_weirs_own_leaves_with_the_request() {
+    let cloud = Cloud::healthy(&["4"], Duration::ZERO).await;
+    let id = "req_0123456789abcdef0123456789abcdef";
+    complete(&provider(&row(&cloud)), CompletionRequest { id: id.into(), ..prompt() }).await;
+    assert_eq!(cloud.seen()[0].header("x-request-id"), Some(id));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod clients;
 mod cloud;
 mod independence;
 mod offline;
+mod policy;
 mod shutdown;
 mod speculation;
 mod support;

@@ -85,6 +85,7 @@ fn the_filter_sees_a_cloud() {
          overflow.ttft_objective_ms = 1\n\
          overflow.enter = 0.001\n\
          overflow.leave = 0.001\n\
+         overflow.anonymous_cloud = true\n\
          [[cloud]]\nname = \"near\"\nbase_url = \"{url}\"\nmodel = \"m\"\n"
     ));
     let body = json!({ "prompt": "fn main() {", "max_tokens": 100 });

@@ -12,12 +12,12 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep};
-use weir::api::{Api, Limits, ModelCard, Placed, Service, Shed, serve};
+use weir::api::{Api, Doors, Limits, ModelCard, Placed, Service, Shed, serve};
 use weir::completion::{
     Chunk, CompletionRequest, CompletionStream, Event, FinishReason, Input, Reason, Refusal, Route,
     TokenLogprob, Usage,
 };
-use weir::config::ServeConfig;
+use weir::config::{PolicyConfig, ServeConfig};
 use weir::telemetry::Telemetry;
 
 /// A weir that goes down with the test.
@@ -33,6 +33,7 @@ pub(crate) struct Setup {
     pub(crate) counting: Counting,
     pub(crate) limits: Limits,
     pub(crate) config: ServeConfig,
+    pub(crate) policy: PolicyConfig,
 }
 
 impl Default for Setup {
@@ -44,7 +45,23 @@ impl Default for Setup {
             grace: Duration::from_secs(5),
             connections_max: 64,
         };
-        Self { counting: Counting::default(), limits: Limits::new(&config), config }
+        Self {
+            counting: Counting::default(),
+            limits: Limits::new(&config),
+            config,
+            policy: nobody(),
+        }
+    }
+}
+
+/// No tenants and no rules.
+fn nobody() -> PolicyConfig {
+    PolicyConfig {
+        tenants: Vec::new(),
+        paths: Vec::new(),
+        anonymous_cloud: false,
+        unknown_path_leaves: false,
+        unmatched_path_leaves: true,
     }
 }
 
@@ -54,7 +71,8 @@ impl Setup {
         let address = listener.local_addr().expect("bound");
         let counting = Arc::new(self.counting);
         let service = Shared(counting.clone());
-        let api = Api::new(service, Telemetry::new(), &self.config, self.limits);
+        let doors = Doors { serve: &self.config, rules: self.policy.rules(), limits: self.limits };
+        let api = Api::new(service, Telemetry::new(), doors);
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {
             let _ = stopped.await;

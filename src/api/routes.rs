@@ -1,0 +1,89 @@
+//! Every door there is, as data: the router is built from this table and from nothing else, and so
+//! is the test that knocks at each without a key.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{MethodRouter, get, post};
+
+use super::{Api, Service, chat, completions, models, status};
+
+/// One path, and a second with `/v1` before it where it is part of the dialect.
+#[derive(Clone, Copy, Debug)]
+pub struct Door {
+    pub method: &'static str,
+    pub path: &'static str,
+    /// Whether `/v1` may stand before the path.
+    pub prefixed: bool,
+    pub access: Access,
+    leads_to: Room,
+}
+
+/// Who may come in where tenants have keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Whoever has a key.
+    Keyed,
+    /// Everybody: a probe has no key, and learns nothing but that we are there.
+    Open,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Room {
+    Completions,
+    Chat,
+    Models,
+    Model,
+    Health,
+    Ready,
+    Metrics,
+}
+
+/// The table.
+pub const ROUTES: [Door; 7] = [
+    dialect("POST", "/completions", Room::Completions),
+    dialect("POST", "/chat/completions", Room::Chat),
+    dialect("GET", "/models", Room::Models),
+    dialect("GET", "/models/{*id}", Room::Model),
+    own("/health", Access::Open, Room::Health),
+    own("/ready", Access::Open, Room::Ready),
+    own("/metrics", Access::Keyed, Room::Metrics),
+];
+
+const fn dialect(method: &'static str, path: &'static str, leads_to: Room) -> Door {
+    Door { method, path, prefixed: true, access: Access::Keyed, leads_to }
+}
+
+const fn own(path: &'static str, access: Access, leads_to: Room) -> Door {
+    Door { method: "GET", path, prefixed: false, access, leads_to }
+}
+
+impl Door {
+    fn handler<S: Service>(&self) -> MethodRouter<Arc<Api<S>>> {
+        match self.leads_to {
+            Room::Completions => post(completions::post::<S>),
+            Room::Chat => post(chat::post::<S>),
+            Room::Models => get(models::list::<S>),
+            Room::Model => get(models::one::<S>),
+            Room::Health => get(status::health),
+            Room::Ready => get(status::ready::<S>),
+            Room::Metrics => get(status::metrics::<S>),
+        }
+    }
+}
+
+pub(super) fn all<S: Service>() -> Router<Arc<Api<S>>> {
+    let mut router = Router::new();
+    for door in &ROUTES {
+        router = router.route(door.path, door.handler::<S>());
+        if door.prefixed {
+            router = router.route(&format!("/v1{}", door.path), door.handler::<S>());
+        }
+    }
+    router
+}
+
+/// Whether a path is one that needs no key; what is no route at all needs one.
+pub(super) fn is_open(path: &str) -> bool {
+    ROUTES.iter().any(|door| door.access == Access::Open && door.path == path)
+}
