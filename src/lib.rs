@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`completion`] holds the nouns all rooms share; [`config`] what the user
 //! typed and what we run; [`api`] turns HTTP into a request; [`dispatch`] decides where it runs;
-//! [`engine`] runs it here, [`cloud`] elsewhere; [`telemetry`] counts. Imports go down only; see
+//! [`engine`] runs it here, [`cloud`] elsewhere; [`ledger`] keeps what that costs within budgets
+//! and on record, in [`money`]; [`telemetry`] counts. Imports go down only; see
 //! ARCHITECTURE.md.
 
 #![forbid(unsafe_code)]
@@ -15,4 +16,6 @@ pub mod completion;
 pub mod config;
 pub mod dispatch;
 pub mod engine;
+pub mod ledger;
+pub mod money;
 pub mod telemetry;

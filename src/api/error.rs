@@ -93,6 +93,11 @@ impl ApiError {
         Self::new(status, SERVER_ERROR, "not_ready", message)
     }
 
+    /// 500: what was asked for is there and cannot be read.
+    pub(super) fn unreadable(message: &'static str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER_ERROR, "internal", message)
+    }
+
     /// One word for `x-weir-reason` and the metrics: the code, from a closed list like it.
     pub(super) fn reason(&self) -> Cow<'static, str> {
         self.code.clone().unwrap_or(Cow::Borrowed("invalid"))

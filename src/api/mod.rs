@@ -20,6 +20,7 @@ mod sampling;
 mod serve;
 mod sse;
 mod status;
+mod usage;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -36,6 +37,7 @@ use self::error::ApiError;
 pub use self::serve::{Limits, serve};
 use crate::completion::{CompletionRequest, CompletionStream, Refusal, Route};
 use crate::config::ServeConfig;
+use crate::ledger::audit::{AuditError, UsageLine};
 use crate::telemetry::Telemetry;
 
 /// What the API needs of the rooms below it.
@@ -51,6 +53,12 @@ pub trait Service: Send + Sync + 'static {
 
     /// Whether the device has generated a token since the start and still works.
     fn ready(&self) -> bool;
+
+    /// What was sent to clouds since a day, counted from 1970-01-01; None: the last 31 days.
+    fn usage(
+        &self,
+        since: Option<i64>,
+    ) -> impl Future<Output = Result<Vec<UsageLine>, AuditError>> + Send;
 
     /// Sets the gauges, before a scrape.
     fn publish(&self, telemetry: &Telemetry);
@@ -134,7 +142,8 @@ impl<S: Service> Api<S> {
             .route("/completions", post(completions::post::<S>))
             .route("/chat/completions", post(chat::post::<S>))
             .route("/models", get(models::list::<S>))
-            .route("/models/{*id}", get(models::one::<S>));
+            .route("/models/{*id}", get(models::one::<S>))
+            .route("/usage", get(usage::get::<S>));
         let guarded = axum::middleware::from_fn_with_state(self.clone(), guard::check::<S>);
         Router::new()
             .merge(dialect.clone())

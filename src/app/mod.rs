@@ -1,10 +1,12 @@
 //! The house put together: from a [`Config`] to a server that answers.
 
+mod ledger;
 mod local;
 
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,6 +23,8 @@ use crate::completion::CompletionRequest;
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, Load};
 use crate::engine::EngineHandle;
+use crate::ledger::Ledger;
+use crate::ledger::audit::{AuditError, UsageLine};
 use crate::telemetry::Telemetry;
 
 /// A server that runs.
@@ -28,6 +32,7 @@ pub struct App {
     addresses: Vec<SocketAddr>,
     facts: Facts,
     engine: EngineHandle,
+    ledger: Option<Ledger>,
     telemetry: Arc<Telemetry>,
     going_down: CancellationToken,
     server: JoinHandle<()>,
@@ -42,6 +47,8 @@ pub enum StartError {
     Local(#[from] LocalError),
     #[error("the clouds cannot be reached: {0}")]
     Egress(#[from] EgressError),
+    #[error("the ledger cannot be started: {0}")]
+    Ledger(#[source] io::Error),
 }
 
 /// Binds the listeners, loads the model, starts the engine and begins to serve. The listeners
@@ -61,6 +68,7 @@ pub async fn start(config: Config) -> Result<App, StartError> {
         loading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
     let telemetry = Telemetry::new();
+    let ledger = ledger::open(&config, telemetry.clone()).await.map_err(StartError::Ledger)?;
     let facts = local.facts().clone();
     let unwritten = local.take_unwritten();
     let engine = local.start(telemetry.clone());
@@ -71,12 +79,13 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     let rooms = Rooms {
         card: card(&facts),
         dispatcher: Dispatcher::new(engine.clone(), clouds, &config.overflow, telemetry.clone()),
+        ledger: config.ledger.map(|ledger| ledger.path),
     };
     let limits = Limits::new(&config.serve);
     let api = Api::new(rooms, telemetry.clone(), &config.serve, limits);
     let going_down = CancellationToken::new();
     let server = tokio::spawn(api::serve(listeners, api, going_down.clone().cancelled_owned()));
-    Ok(App { addresses, facts, engine, telemetry, going_down, server })
+    Ok(App { addresses, facts, engine, ledger, telemetry, going_down, server })
 }
 
 /// Writes packed weights to the cache, but not while the engine measures how fast it is.
@@ -116,6 +125,13 @@ impl App {
         if let Err(error) = stopped {
             tracing::error!(%error, "the engine ended badly");
         }
+        if let Some(ledger) = self.ledger {
+            // Whatever left has ended by now, and is written.
+            let closed = tokio::task::spawn_blocking(move || ledger.close()).await;
+            if let Err(error) = closed {
+                tracing::error!(%error, "the ledger ended badly");
+            }
+        }
     }
 }
 
@@ -134,6 +150,8 @@ fn card(facts: &Facts) -> ModelCard {
 struct Rooms {
     card: ModelCard,
     dispatcher: Dispatcher<EngineHandle, Provider>,
+    /// Where the ledger is.
+    ledger: Option<PathBuf>,
 }
 
 impl Load for EngineHandle {
@@ -163,6 +181,13 @@ impl Service for Rooms {
 
     fn ready(&self) -> bool {
         self.dispatcher.local().ready()
+    }
+
+    async fn usage(&self, since: Option<i64>) -> Result<Vec<UsageLine>, AuditError> {
+        match &self.ledger {
+            Some(path) => ledger::usage(path.clone(), since).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     fn publish(&self, telemetry: &Telemetry) {

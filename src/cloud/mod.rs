@@ -158,6 +158,7 @@ mod tests {
             connect_timeout: Duration::from_millis(500),
             first_token_timeout: Duration::from_millis(500),
             idle_timeout: Duration::from_millis(500),
+            price: None,
         }
     }
 

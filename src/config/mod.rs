@@ -15,8 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use raw::RawCloud;
 pub use raw::{Complaint, Overrides, RawConfig, RawModel, RawOverflow, RawServe};
+
+use crate::money::Price;
 
 /// How a variable of the environment is looked up; tests bring their own.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Result<String, VarError>;
@@ -52,6 +55,8 @@ pub struct Config {
     pub model: ModelConfig,
     pub overflow: OverflowConfig,
     pub clouds: Vec<CloudConfig>,
+    /// None: no cloud has a price and no ledger was asked for.
+    pub ledger: Option<LedgerConfig>,
 }
 
 impl Config {
@@ -81,6 +86,17 @@ impl Config {
         raw.override_with(flags);
         let config = validate::validate(&raw, env, &mut complaints, &mut warnings);
         if complaints.is_empty() { Ok((config, warnings)) } else { Err(complaints) }
+    }
+}
+
+impl Config {
+    /// Tells configurations apart in the ledger: 16 hexadecimal digits of a SHA-256 over
+    /// everything but secrets. Another version of weir may give the same file another one.
+    pub fn fingerprint(&self) -> Arc<str> {
+        let digest = digest(&SHA256, format!("{self:?}").as_bytes());
+        let digits: String =
+            digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.into()
     }
 }
 
@@ -173,6 +189,14 @@ pub struct OverflowConfig {
     pub dwell: Duration,
 }
 
+/// Where requests that left are written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerConfig {
+    pub path: PathBuf,
+    /// How far the midnight at which budgets begin anew is ahead of UTC's.
+    pub utc_offset_s: i32,
+}
+
 /// One OpenAI-shaped cloud.
 #[derive(Clone, Debug)]
 pub struct CloudConfig {
@@ -190,6 +214,8 @@ pub struct CloudConfig {
     pub first_token_timeout: Duration,
     /// Between two contents; keep-alive comments do not count.
     pub idle_timeout: Duration,
+    /// None: nobody said, so that no budget can hold for it.
+    pub price: Option<Price>,
 }
 
 impl CloudConfig {
@@ -215,6 +241,7 @@ impl CloudConfig {
             // A slow box may prefill for long; whoever waits at a prompt can give up by hand.
             first_token_timeout: Duration::from_secs(600),
             idle_timeout: Duration::from_secs(60),
+            price: None,
         })
     }
 }

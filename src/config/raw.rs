@@ -3,8 +3,11 @@
 //! The file is walked key by key instead of through derived deserialisation, because that stops
 //! at the first wrong type or unknown key and a user wants to hear of all of them.
 
+mod money;
+
 use std::fmt;
 
+pub(super) use money::{RawLedger, RawPrice};
 use toml::{Table, Value};
 
 /// Something wrong with the configuration, and the key that it is about.
@@ -29,6 +32,7 @@ pub struct RawConfig {
     pub model: RawModel,
     pub overflow: RawOverflow,
     pub clouds: Vec<RawCloud>,
+    pub ledger: RawLedger,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -80,6 +84,8 @@ pub struct RawCloud {
     pub connect_timeout_ms: Option<i64>,
     pub first_token_timeout_ms: Option<i64>,
     pub idle_timeout_ms: Option<i64>,
+    pub price: Option<RawPrice>,
+    pub hourly_usd: Option<f64>,
 }
 
 impl RawConfig {
@@ -98,8 +104,9 @@ impl RawConfig {
         raw.model.read(&mut Section::of(&mut table, "model", complaints));
         raw.overflow.read(&mut Section::of(&mut table, "overflow", complaints));
         raw.clouds = clouds(&mut table, complaints);
+        raw.ledger.read(&mut Section::of(&mut table, "ledger", complaints));
         for key in table.keys() {
-            let message = "unknown; there are [serve], [model], [overflow] and [[cloud]]";
+            let message = "unknown; there are [serve], [model], [overflow], [[cloud]] and [ledger]";
             complaints.push(Complaint { key: key.clone(), message: message.into() });
         }
         raw
@@ -190,6 +197,8 @@ impl RawCloud {
         self.connect_timeout_ms = section.take("connect_timeout_ms");
         self.first_token_timeout_ms = section.take("first_token_timeout_ms");
         self.idle_timeout_ms = section.take("idle_timeout_ms");
+        self.price = section.table("price", RawPrice::read);
+        self.hourly_usd = section.take("hourly_usd");
     }
 }
 
@@ -264,6 +273,27 @@ impl<'a> Section<'a> {
             self.complaints.push(Complaint { key: format!("{}{key}", self.prefix), message });
         }
         taken
+    }
+}
+
+impl Section<'_> {
+    /// A table inside this one, read by `read`; None when it is not there.
+    fn table<T: Default>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut T, &mut Section<'_>),
+    ) -> Option<T> {
+        self.known.push(key);
+        let value = self.table.remove(key)?;
+        let Value::Table(table) = value else {
+            let message = format!("must be a table, is {}", kind(&value));
+            self.complaints.push(Complaint { key: format!("{}{key}", self.prefix), message });
+            return None;
+        };
+        let mut inside = T::default();
+        let prefix = format!("{}{key}.", self.prefix);
+        read(&mut inside, &mut Section::new(prefix, table, self.complaints));
+        Some(inside)
     }
 }
 

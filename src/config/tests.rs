@@ -1,3 +1,5 @@
+mod money;
+
 use std::env::VarError;
 
 use super::*;
@@ -61,7 +63,7 @@ fn the_defaults_in_the_docs_are_the_defaults() {
 
 #[test]
 fn every_key_is_documented_in_its_section() {
-    for name in ["[serve]", "[model]", "[overflow]", "[[cloud]]"] {
+    for name in ["[serve]", "[model]", "[overflow]", "[[cloud]]", "[ledger]"] {
         let said = complaints(&format!("{name}\nunheard = 1"));
         let unknown = said.iter().find(|line| line.contains("unheard")).unwrap();
         let keys = unknown.split("known are ").nth(1).unwrap();
@@ -148,7 +150,10 @@ fn each_wrong_key_is_named() {
         ("[overflow]\nenter = inf", "[overflow] enter: must be above 0"),
         ("[overflow]\nttft_objective_ms = 0", "[overflow] ttft_objective_ms: must be 1 to"),
         ("cloud = 3", "[[cloud]]: must be rows, each begun by [[cloud]]"),
-        ("[clouds]", "clouds: unknown; there are [serve], [model], [overflow] and [[cloud]]"),
+        (
+            "[clouds]",
+            "clouds: unknown; there are [serve], [model], [overflow], [[cloud]] and [ledger]",
+        ),
         ("[serve", "line 1, column 7"),
     ];
     for (text, expected) in cases {

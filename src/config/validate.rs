@@ -1,5 +1,7 @@
 //! From what was typed to what we run: one conversion, all complaints at once.
 
+mod money;
+
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -43,11 +45,13 @@ pub(super) fn validate(
     warnings: &mut Vec<Complaint>,
 ) -> Config {
     let mut checker = Checker { prefix: String::new(), env, complaints, warnings };
+    let clouds = checker.clouds(&raw.clouds);
     let config = Config {
         serve: checker.serve(&raw.serve),
         model: checker.model(&raw.model),
         overflow: checker.overflow(&raw.overflow),
-        clouds: checker.clouds(&raw.clouds),
+        ledger: checker.ledger(raw, &clouds),
+        clouds,
     };
     if raw.clouds.is_empty() && raw.overflow != RawOverflow::default() {
         checker.prefix = String::new();
@@ -394,6 +398,7 @@ impl Checker<'_> {
         ];
         let [connect_timeout, first_token_timeout, idle_timeout] =
             timeouts.map(|(key, value, default)| self.duration(key, value, default, 1));
+        let price = self.price(raw);
         Some(CloudConfig {
             name: Arc::from(name?),
             base_url: base_url?,
@@ -405,6 +410,7 @@ impl Checker<'_> {
             connect_timeout,
             first_token_timeout,
             idle_timeout,
+            price,
         })
     }
 

@@ -32,6 +32,7 @@ fn row(cloud: &Cloud) -> CloudConfig {
         connect_timeout: FIRST,
         first_token_timeout: FIRST,
         idle_timeout: IDLE,
+        price: None,
     }
 }
 

@@ -18,6 +18,7 @@ use weir::completion::{
     TokenLogprob, Usage,
 };
 use weir::config::ServeConfig;
+use weir::ledger::audit::{AuditError, UsageLine};
 use weir::telemetry::Telemetry;
 
 /// A weir that goes down with the test.
@@ -161,6 +162,10 @@ impl Service for Shared {
 
     fn ready(&self) -> bool {
         !self.0.not_ready
+    }
+
+    async fn usage(&self, _since: Option<i64>) -> Result<Vec<UsageLine>, AuditError> {
+        Ok(Vec::new())
     }
 
     fn publish(&self, telemetry: &Telemetry) {
