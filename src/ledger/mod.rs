@@ -119,6 +119,13 @@ pub enum Refused {
 }
 
 impl Refused {
+    fn by(scope: &Scope, empty: Empty) -> Self {
+        match empty {
+            Empty::Spent => Refused::OverBudget(scope.clone()),
+            Empty::Ungranted => Refused::Granting(scope.clone()),
+        }
+    }
+
     /// Stable and lower case, for headers, metrics and the ledger.
     pub fn code(&self) -> &'static str {
         match self {
@@ -182,6 +189,22 @@ impl Ledger {
         }
         let (shared, account) = (shared.clone(), account.clone());
         Ok(Reservation { shared, account, worst, unix_ms, moment, settled: false })
+    }
+
+    /// What [`Ledger::reserve`] would say now, without setting anything aside.
+    pub fn check(&self, account: &Account, worst: Money) -> Result<(), Refused> {
+        let shared = &self.0.shared;
+        if !worst.is_zero() && !self.is_writable() {
+            return Err(Refused::Unwritable);
+        }
+        if shared.room.load(Ordering::Acquire) == 0 {
+            return Err(Refused::Backlog);
+        }
+        let moment = Moment::of(shared.clock.unix_ms(), shared.utc_offset_s);
+        let purses = account.purses().iter().filter(|_| !worst.is_zero());
+        purses.map(|purse| (purse, purse.peek(moment, worst))).try_for_each(|(purse, peeked)| {
+            peeked.map_err(|empty| Refused::by(&purse.scope, empty))
+        })
     }
 
     /// Puts on record a request that costs nothing: one that wanted to leave and did not. Its
@@ -306,14 +329,10 @@ impl Shared {
                     give_back(&purses[..index], moment, worst);
                     // Those behind it hear of the size now, not one refusal after the other.
                     purses[index + 1..].iter().for_each(|purse| purse.learn(worst));
-                    let scope = purse.scope.clone();
-                    return Err(match empty {
-                        Empty::Spent => Refused::OverBudget(scope),
-                        Empty::Ungranted => {
-                            self.demand();
-                            Refused::Granting(scope)
-                        }
-                    });
+                    if empty == Empty::Ungranted {
+                        self.demand();
+                    }
+                    return Err(Refused::by(&purse.scope, empty));
                 }
             }
         }

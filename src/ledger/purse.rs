@@ -81,16 +81,22 @@ impl Purse {
             self.touched.store(true, Ordering::Relaxed);
         }
         self.learn(Money::from_nano(amount));
-        let taken = change(&cell.word, period, |has| has.checked_sub(amount));
-        match taken {
+        match change(&cell.word, period, |has| has.checked_sub(amount)) {
             Ok(has) if has - amount < cell.low.load(Ordering::Relaxed) => Ok(Drawn::Low),
             Ok(_) => Ok(Drawn::Enough),
             Err(None) => Err(Empty::Ungranted),
-            Err(Some(has)) => {
-                let ungranted = cell.ungranted.load(Ordering::Relaxed);
-                let fits = amount <= has.saturating_add(ungranted);
-                Err(if fits { Empty::Ungranted } else { Empty::Spent })
-            }
+            Err(Some(has)) => Err(cell.short_of(amount, has)),
+        }
+    }
+
+    /// What [`Purse::draw`] would say now.
+    pub(super) fn peek(&self, moment: Moment, amount: Money) -> Result<(), Empty> {
+        let period = moment.number(self.scope.period);
+        let cell = self.cell(period);
+        match unpack(cell.word.load(Ordering::Acquire)) {
+            (tag, _) if tag != tag_of(period) => Err(Empty::Ungranted),
+            (_, has) if has < amount.nano() => Err(cell.short_of(amount.nano(), has)),
+            _ => Ok(()),
         }
     }
 
@@ -156,6 +162,14 @@ impl Purse {
     }
 }
 
+impl Cell {
+    /// Why `has` is not enough for `amount`.
+    fn short_of(&self, amount: u64, has: u64) -> Empty {
+        let ungranted = self.ungranted.load(Ordering::Relaxed);
+        if amount <= has.saturating_add(ungranted) { Empty::Ungranted } else { Empty::Spent }
+    }
+}
+
 /// Changes the amount in one step, whatever others do meanwhile, and returns what it was. An
 /// error holds the amount that `to` would not change, or None where the cell is for another period.
 fn change(
@@ -205,6 +219,7 @@ mod tests {
     fn a_closed_purse_gives_nothing() {
         let purse = purse();
         assert_eq!(purse.draw(TODAY, nano(0)), Err(Empty::Ungranted));
+        assert_eq!(purse.peek(TODAY, nano(0)), Err(Empty::Ungranted));
         assert!(!purse.put(TODAY.day, nano(5)));
         assert_eq!(purse.close(TODAY.day), Money::ZERO);
     }
@@ -215,7 +230,10 @@ mod tests {
         purse.open(TODAY.day);
         assert!(purse.put(TODAY.day, nano(10)));
         purse.advise(TODAY.day, nano(4), nano(3));
+        assert_eq!(purse.peek(TODAY, nano(10)), Ok(()));
         assert_eq!(purse.draw(TODAY, nano(6)), Ok(Drawn::Enough));
+        assert_eq!(purse.peek(TODAY, nano(7)), Err(Empty::Ungranted));
+        assert_eq!(purse.peek(TODAY, nano(8)), Err(Empty::Spent));
         assert_eq!(purse.draw(TODAY, nano(7)), Err(Empty::Ungranted), "4 and 3 that may come");
         assert_eq!(purse.draw(TODAY, nano(8)), Err(Empty::Spent));
         assert_eq!(purse.draw(TODAY, nano(4)), Ok(Drawn::Low));

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -30,8 +30,12 @@ const CHILD: &str = "WEIR_TEST_LEDGER_CHILD";
 const KILLS: usize = 1_000;
 /// Kills that one ledger survives before the next begins.
 const KILLS_OF_ONE: usize = 50;
-/// How long a child lives at most: long enough to have reserved, settled and synced.
-const LIFE_MAX_MS: u64 = 60;
+/// How long a child lives at most once it has reserved something: long enough to sync a few times.
+const LIFE_MAX_MS: u64 = 80;
+/// One of so many is killed while it starts.
+const EARLY: usize = 8;
+/// A start takes some milliseconds; a machine under load takes longer.
+const START_MAX: Duration = Duration::from_secs(20);
 const WORKERS: u64 = 4;
 
 fn table(cap: Money) -> BudgetTable {
@@ -64,7 +68,8 @@ fn open(path: &Path, budgets: BudgetTable, clock: impl Clock) -> Ledger {
 }
 
 /// The process that is killed: it says on standard output what it reserves (`r ID WORST`), what
-/// it settles for how much (`s ID COST`), and what it was told is on disk (`a ID`).
+/// it settles for how much (`s ID COST`), what it was told is on disk (`a ID`), and that there is
+/// nothing more to spend (`x`).
 #[test]
 fn child_of_kill() {
     let Some(told) = scale::variable(CHILD) else { return };
@@ -90,6 +95,7 @@ fn tell(line: &str) {
 fn work(ledger: &Ledger, seed: u64) -> ! {
     let mut random = fastrand::Rng::with_seed(seed);
     let account = ledger.account(&"team".into(), &"azure".into());
+    let mut complained = false;
     loop {
         let worst = Money::from_nano(random.u64(1..2_000));
         let reservation = match ledger.reserve(&account, worst) {
@@ -99,7 +105,9 @@ fn work(ledger: &Ledger, seed: u64) -> ! {
                 continue;
             }
             Err(_) => {
-                // Nothing more to spend: wait for the end.
+                if !std::mem::replace(&mut complained, true) {
+                    tell("x");
+                }
                 thread::sleep(Duration::from_millis(1));
                 continue;
             }
@@ -158,14 +166,18 @@ fn spawn(path: &Path, seed: u64, cap: Money) -> Child {
         .expect("this test runs")
 }
 
-/// Every line that a child said until it was killed; the last may be cut off.
-fn live_and_die(mut child: Child, life: Duration) -> Vec<String> {
+/// Every line that a child said until it was killed, so long after its first reservation; without
+/// a `life` it is killed while it starts. The last line may be cut off, and is left out.
+fn live_and_die(mut child: Child, life: Option<Duration>) -> Vec<String> {
     let out = child.stdout.take().expect("piped");
+    let (began, begun) = mpsc::sync_channel(1);
     let reader = thread::spawn(move || {
-        let mut lines = Vec::new();
-        let mut out = BufReader::new(out);
-        let mut line = String::new();
+        let (mut out, mut lines, mut line) = (BufReader::new(out), Vec::new(), String::new());
         while out.read_line(&mut line).is_ok_and(|length| length > 0) {
+            if line.starts_with("r ") || line == "x\n" {
+                // Only the first is waited for.
+                let _ = began.try_send(());
+            }
             if line.ends_with('\n') {
                 lines.push(line.trim_end().to_owned());
             }
@@ -173,7 +185,13 @@ fn live_and_die(mut child: Child, life: Duration) -> Vec<String> {
         }
         lines
     });
-    thread::sleep(life);
+    match life {
+        Some(life) => {
+            begun.recv_timeout(START_MAX).expect("a child that reserves or has nothing to spend");
+            thread::sleep(life);
+        }
+        None => thread::sleep(Duration::from_millis(u64::from(child.id() % 16))),
+    }
     // SIGKILL.
     child.kill().expect("our own child");
     child.wait().expect("our own child");
@@ -189,11 +207,12 @@ fn kill_nine_loses_no_row_that_was_acknowledged_and_passes_no_cap() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("ledger.db");
         // From a cap that a few children use up to one that all of them do not.
-        let cap = Money::from_nano(random.u64(200_000..20_000_000));
+        let cap = Money::from_nano(random.u64(50_000..5_000_000));
         let mut told = Told::default();
         for _ in 0..KILLS_OF_ONE.min(kills - killed) {
             killed += 1;
-            let life = Duration::from_millis(random.u64(5..LIFE_MAX_MS));
+            let early = random.usize(..EARLY) == 0;
+            let life = (!early).then(|| Duration::from_millis(random.u64(..LIFE_MAX_MS)));
             let child = spawn(&path, random.u64(..), cap);
             live_and_die(child, life).iter().for_each(|line| told.hear(line));
             let used: u64 = told.used.values().sum();

@@ -163,7 +163,10 @@ impl Machine {
         let tenant: Arc<str> = if team { "team" } else { "other" }.into();
         let ledger = self.weir().ledger.clone();
         let account = ledger.account(&tenant, &"azure".into());
-        let Ok(reservation) = ledger.reserve(&account, worst) else { return };
+        let checked = ledger.check(&account, worst);
+        let reserved = ledger.reserve(&account, worst);
+        assert_eq!(checked.as_ref().err(), reserved.as_ref().err(), "a check says what comes");
+        let Ok(reservation) = reserved else { return };
         let scopes: Vec<_> = account
             .purses()
             .iter()
