@@ -31,6 +31,11 @@ impl Money {
         Self(nano_usd)
     }
 
+    /// Millionths of a dollar.
+    pub const fn from_micro(micro_usd: u64) -> Self {
+        Self(micro_usd.saturating_mul(1_000))
+    }
+
     pub const fn from_dollars(dollars: u64) -> Self {
         Self(dollars.saturating_mul(NANO_PER_DOLLAR))
     }
@@ -216,6 +221,7 @@ mod tests {
         {
             assert_eq!(Money::parse(wrong), None, "{wrong}");
         }
+        assert_eq!(Money::from_micro(2_500_000), Money(2_500_000_000));
         assert_eq!(Money(0).to_string(), "0.00");
         assert_eq!(Money(1).to_string(), "0.000000001");
         assert_eq!(Money(12_500_000_000).to_string(), "12.50");

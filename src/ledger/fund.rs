@@ -109,9 +109,10 @@ impl Fund {
     /// Closes the cells of periods that are not in `near`. If the transaction fails, what was in
     /// them stays granted: too much counted, never too little.
     fn end_others(&mut self, page: &mut Page<'_>, near: &[i64]) -> Result<(), BooksError> {
-        let (open, over) = self.open.iter().partition(|standing| near.contains(&standing.period));
+        let (open, over): (Vec<_>, Vec<_>) =
+            self.open.iter().partition(|standing| near.contains(&standing.period));
         self.open = open;
-        for Standing { period, .. } in Vec::<Standing>::from(over) {
+        for Standing { period, .. } in over {
             let released = self.purse.close(period);
             self.write(page, period, Money::ZERO, released)?;
         }
