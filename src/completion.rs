@@ -296,6 +296,8 @@ pub enum Reason {
     CloudStatus(u16),
     /// It answered something that is no completion.
     CloudGarbage,
+    /// No budget, or no ledger, has room for what it may cost; the code says which.
+    Budget(&'static str),
 }
 
 impl Reason {
@@ -316,6 +318,7 @@ impl Reason {
             Reason::CloudTimeout => "cloud_timeout".into(),
             Reason::CloudStatus(status) => format!("cloud_status:{status}"),
             Reason::CloudGarbage => "cloud_garbage".into(),
+            Reason::Budget(code) => (*code).into(),
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! In reading order: [`completion`] holds the nouns all rooms share; [`config`] what the user
 //! typed and what we run; [`api`] turns HTTP into a request; [`policy`] settles where it may run
-//! and [`dispatch`] decides where it does;
-//! [`engine`] runs it here, [`cloud`] elsewhere; [`telemetry`] counts. Imports go down only; see
+//! and [`dispatch`] decides where it does; [`engine`] runs it here, [`cloud`] elsewhere;
+//! [`ledger`] keeps what that costs within budgets and on record, in [`money`]; [`telemetry`]
+//! counts. Imports go down only; see
 //! ARCHITECTURE.md.
 
 #![forbid(unsafe_code)]
@@ -16,5 +17,7 @@ pub mod completion;
 pub mod config;
 pub mod dispatch;
 pub mod engine;
+pub mod ledger;
+pub mod money;
 pub mod policy;
 pub mod telemetry;

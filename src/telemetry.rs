@@ -45,6 +45,9 @@ pub struct Telemetry {
     /// Prompt tokens looked up in, and found in, the prefix cache.
     pub prefix_cache_queries: Counter,
     pub prefix_cache_hits: Counter,
+    /// Rows of the ledger that are on disk, and those that found no room to wait for it.
+    pub ledger_rows: Counter,
+    pub ledger_unwritten: Counter,
     pub gauges: Gauges,
 }
 
@@ -59,6 +62,7 @@ pub struct Gauges {
     pub kv_blocks_total: Gauge,
     pub saturation: Gauge,
     pub overflow_active: Gauge,
+    pub ledger_writable: Gauge,
 }
 
 impl Telemetry {
@@ -110,6 +114,16 @@ impl Telemetry {
                 "Prompt tokens found in the prefix cache.",
                 &[],
             ),
+            ledger_rows: registry.counter(
+                "weir_ledger_rows_total",
+                "Rows of the ledger that are on disk.",
+                &[],
+            ),
+            ledger_unwritten: registry.counter(
+                "weir_ledger_unwritten_total",
+                "Rows that the ledger had no room for while it could not be written.",
+                &[],
+            ),
             gauges: Gauges {
                 sequences_running: registry.gauge("weir_sequences_running", "In the batch."),
                 sequences_waiting: registry.gauge("weir_sequences_waiting", "In the queue."),
@@ -125,6 +139,8 @@ impl Telemetry {
                     .gauge("weir_saturation", "Work ahead over the TTFT objective; 1 is full."),
                 overflow_active: registry
                     .gauge("weir_overflow_active", "1 while excess requests leave."),
+                ledger_writable: registry
+                    .gauge("weir_ledger_writable", "1 while the ledger can be written."),
             },
             recorder,
             handle,

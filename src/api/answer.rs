@@ -25,11 +25,15 @@ use crate::completion::compliance::RequestPolicy;
 use crate::completion::{
     CompletionRequest, CompletionStream, Event, Input, Priority, Reason, Refusal, Route, Usage,
 };
+use crate::dispatch::Cost;
+use crate::money::Money;
 use crate::policy::Rules;
 use crate::policy::asked::Asked;
 
 const ROUTE: HeaderName = HeaderName::from_static("x-weir-route");
 const REASON: HeaderName = HeaderName::from_static("x-weir-reason");
+const COST: HeaderName = HeaderName::from_static("x-weir-cost-usd");
+const COST_MAX: HeaderName = HeaderName::from_static("x-weir-cost-max-usd");
 const TRUNCATED: HeaderName = HeaderName::from_static("x-weir-truncated");
 /// Tells nginx and its kin to pass each event on at once.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -75,8 +79,8 @@ impl Caller<'_> {
 }
 
 /// No answer: who said no, why, and what the client gets.
-struct Failure {
-    error: ApiError,
+pub(super) struct Failure {
+    pub(super) error: ApiError,
     route: Route,
     reason: Cow<'static, str>,
 }
@@ -128,7 +132,7 @@ pub(super) async fn answer<S: Service>(
     }
 }
 
-async fn receive<S: Service>(
+pub(super) async fn receive<S: Service>(
     api: &Arc<Api<S>>,
     request: Request,
     arrival: Instant,
@@ -159,6 +163,14 @@ struct Running {
     reason: Cow<'static, str>,
     /// Whether the prompts run in different places.
     mixed: bool,
+    /// Of the prompts that run where it costs something.
+    costs: Vec<Cost>,
+}
+
+impl Running {
+    fn cost_max(&self) -> Money {
+        self.costs.iter().fold(Money::ZERO, |sum, cost| sum.saturating_add(cost.max))
+    }
 }
 
 /// Places every prompt; one refusal refuses all, before anything was sent.
@@ -167,8 +179,10 @@ async fn place<S: Service>(api: &Api<S>, ask: &Ask) -> Result<Running, Failure> 
     let placed: Vec<Placed> = try_join_all(all).await?;
     let mixed = placed.iter().any(|one| one.route != placed[0].route);
     let (route, reason) = (placed[0].route.clone(), placed[0].reason.clone());
-    let streams = placed.into_iter().map(|one| one.stream).collect();
-    Ok(Running { streams, route, reason, mixed })
+    let (streams, costs): (_, Vec<_>) =
+        placed.into_iter().map(|one| (one.stream, one.cost)).unzip();
+    let costs = costs.into_iter().flatten().collect();
+    Ok(Running { streams, route, reason, mixed, costs })
 }
 
 /// What `work` gives, unless the grace time ends first.
@@ -194,7 +208,10 @@ fn refuse(failure: Failure, mut account: Account) -> Response {
 
 fn stream<S: Service>(api: &Api<S>, ask: &Ask, running: Running, account: Account) -> Response {
     let shape = Shape::new(ask, &running.streams[0].model);
-    let headers = headers(&running, "text/event-stream");
+    let mut headers = headers(&running, "text/event-stream");
+    if !running.costs.is_empty() {
+        dollars(&mut headers, COST_MAX, running.cost_max());
+    }
     let choices = ask.requests.len() * ask.n as usize;
     let events = Merged::new(running.streams, ask.n);
     let ended = api.lifecycle.ended.clone();
@@ -213,8 +230,8 @@ async fn collect<S: Service>(
     mut account: Account,
 ) -> Response {
     let shape = Shape::new(ask, &running.streams[0].model);
-    let headers = headers(&running, "application/json");
-    let route = running.route.clone();
+    let mut headers = headers(&running, "application/json");
+    let (route, costs) = (running.route.clone(), running.costs);
     let choices = ask.requests.len() * ask.best_of as usize;
     let events = Merged::new(running.streams, ask.best_of);
     let collecting = Collected::gather(events, choices, |choice| account.text(choice));
@@ -222,6 +239,10 @@ async fn collect<S: Service>(
         Ok(mut collected) => {
             collected.keep_best(ask.best_of as usize, ask.n as usize);
             account.settle(StatusCode::OK);
+            if !costs.is_empty() {
+                let settled = costs.iter().map(|cost| *cost.settled.get().unwrap_or(&cost.max));
+                dollars(&mut headers, COST, settled.fold(Money::ZERO, Money::saturating_add));
+            }
             (headers, shape.whole(&collected)).into_response()
         }
         Err(refusal) => {
@@ -242,6 +263,11 @@ fn headers(running: &Running, content_type: &'static str) -> HeaderMap {
         headers.insert(TRUNCATED, HeaderValue::from_static("true"));
     }
     headers
+}
+
+fn dollars(headers: &mut HeaderMap, name: HeaderName, amount: Money) {
+    let value = HeaderValue::from_str(&amount.to_string()).expect("digits and a point");
+    headers.insert(name, value);
 }
 
 fn where_and_why(headers: &mut HeaderMap, route: &str, reason: &str) {

@@ -41,7 +41,7 @@ pub(super) async fn post<S: Service>(State(api): State<Arc<Api<S>>>, request: Re
     answer(api, request, read).await
 }
 
-fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiError> {
+pub(super) fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiError> {
     let (mut own, mut shared): (CompletionFields, SharedFields) = parse(body)?;
     let prompts =
         own.prompt.take().ok_or_else(|| ApiError::invalid("prompt", "`prompt` is missing"))?;

@@ -100,6 +100,11 @@ impl ApiError {
         Self::new(status, SERVER_ERROR, "not_ready", message)
     }
 
+    /// 500: what was asked for is there and cannot be read.
+    pub(super) fn unreadable(message: &'static str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER_ERROR, "internal", message)
+    }
+
     /// One word for `x-weir-reason` and the metrics: the code, from a closed list like it.
     pub(super) fn reason(&self) -> Cow<'static, str> {
         self.code.clone().unwrap_or(Cow::Borrowed("invalid"))
@@ -182,6 +187,7 @@ fn status(reason: &Reason) -> StatusCode {
         | Reason::CloudCannot(_)
         | Reason::CloudBusy => StatusCode::SERVICE_UNAVAILABLE,
         Reason::Deadline | Reason::CloudTimeout => StatusCode::GATEWAY_TIMEOUT,
+        Reason::Budget(_) => StatusCode::SERVICE_UNAVAILABLE,
         Reason::CloudUnreachable | Reason::CloudStatus(_) | Reason::CloudGarbage => {
             StatusCode::BAD_GATEWAY
         }

@@ -23,7 +23,8 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// What a page may read of our replies beside their bodies.
-const EXPOSED: &str = "x-request-id, x-weir-route, x-weir-reason, x-weir-truncated, retry-after, \
+const EXPOSED: &str = "x-request-id, x-weir-route, x-weir-reason, x-weir-truncated, \
+    x-weir-cost-usd, x-weir-cost-max-usd, retry-after, \
     x-should-retry";
 
 /// Seconds a browser may remember that a page is allowed.

@@ -12,6 +12,7 @@ mod body;
 mod chat;
 mod completions;
 mod error;
+mod explain;
 mod fields;
 mod guard;
 mod models;
@@ -22,6 +23,7 @@ mod serve;
 mod sse;
 mod status;
 mod tenant;
+mod usage;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -38,6 +40,8 @@ pub use self::routes::{Access, Door, ROUTES};
 pub use self::serve::{Limits, serve};
 use crate::completion::{CompletionRequest, CompletionStream, Refusal, Route};
 use crate::config::ServeConfig;
+use crate::dispatch::{Cost, Explanation};
+use crate::ledger::audit::{AuditError, UsageLine};
 use crate::policy::Rules;
 use crate::telemetry::Telemetry;
 
@@ -49,11 +53,21 @@ pub trait Service: Send + Sync + 'static {
         request: Arc<CompletionRequest>,
     ) -> impl Future<Output = Result<Placed, Shed>> + Send;
 
+    /// What `place` would do now, without doing it.
+    fn explain(&self, request: &CompletionRequest) -> Explanation;
+
     /// The local model; every model name a client sends means this one.
     fn model(&self) -> &ModelCard;
 
     /// Whether the device has generated a token since the start and still works.
     fn ready(&self) -> bool;
+
+    /// What a tenant sent to clouds since a day, counted from 1970-01-01; None: the last 31 days.
+    fn usage(
+        &self,
+        tenant: Arc<str>,
+        since: Option<i64>,
+    ) -> impl Future<Output = Result<Vec<UsageLine>, AuditError>> + Send;
 
     /// Sets the gauges, before a scrape.
     fn publish(&self, telemetry: &Telemetry);
@@ -65,6 +79,8 @@ pub struct Placed {
     pub route: Route,
     /// Why there; `x-weir-reason` and a metric label, so from a closed list.
     pub reason: Cow<'static, str>,
+    /// Of a cloud that has a price.
+    pub cost: Option<Cost>,
 }
 
 /// A request that runs nowhere.

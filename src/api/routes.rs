@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{MethodRouter, get, post};
 
-use super::{Api, Service, chat, completions, models, status};
+use super::{Api, Service, chat, completions, explain, models, status, usage};
 
 /// One path, and a second with `/v1` before it where it is part of the dialect.
 #[derive(Clone, Copy, Debug)]
@@ -34,17 +34,21 @@ enum Room {
     Chat,
     Models,
     Model,
+    Usage,
+    Explain,
     Health,
     Ready,
     Metrics,
 }
 
 /// The table.
-pub const ROUTES: [Door; 7] = [
+pub const ROUTES: [Door; 9] = [
     dialect("POST", "/completions", Room::Completions),
     dialect("POST", "/chat/completions", Room::Chat),
     dialect("GET", "/models", Room::Models),
     dialect("GET", "/models/{*id}", Room::Model),
+    dialect("GET", "/usage", Room::Usage),
+    dialect("POST", "/route/explain", Room::Explain),
     own("/health", Access::Open, Room::Health),
     own("/ready", Access::Open, Room::Ready),
     own("/metrics", Access::Keyed, Room::Metrics),
@@ -65,6 +69,8 @@ impl Door {
             Room::Chat => post(chat::post::<S>),
             Room::Models => get(models::list::<S>),
             Room::Model => get(models::one::<S>),
+            Room::Usage => get(usage::get::<S>),
+            Room::Explain => post(explain::post::<S>),
             Room::Health => get(status::health),
             Room::Ready => get(status::ready::<S>),
             Room::Metrics => get(status::metrics::<S>),

@@ -1,10 +1,12 @@
 //! The house put together: from a [`Config`] to a server that answers.
 
+mod ledger;
 mod local;
 
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,10 +19,13 @@ pub(crate) use self::local::STEP_ROWS_MAX;
 pub use self::local::{Facts, Local, LocalError, write_cache};
 use crate::api::{self, Api, Doors, Limits, ModelCard, Placed, Service, Shed};
 use crate::cloud::{self, EgressError, Provider};
-use crate::completion::CompletionRequest;
+use crate::completion::{CompletionRequest, Refusal};
 use crate::config::Config;
-use crate::dispatch::{Dispatcher, Load, Target};
+use crate::dispatch::{Dispatcher, Explanation, Load, Payers, Quote, Target, Terms};
 use crate::engine::EngineHandle;
+use crate::ledger::audit::{AuditError, UsageLine};
+use crate::ledger::{BudgetError, Ledger};
+use crate::money::Asked;
 use crate::telemetry::Telemetry;
 
 /// A server that runs.
@@ -28,6 +33,7 @@ pub struct App {
     addresses: Vec<SocketAddr>,
     facts: Facts,
     engine: EngineHandle,
+    ledger: Option<Ledger>,
     telemetry: Arc<Telemetry>,
     going_down: CancellationToken,
     server: JoinHandle<()>,
@@ -42,6 +48,10 @@ pub enum StartError {
     Local(#[from] LocalError),
     #[error("the clouds cannot be reached: {0}")]
     Egress(#[from] EgressError),
+    #[error("the ledger cannot be started: {0}")]
+    Ledger(#[source] io::Error),
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
 }
 
 /// Binds the listeners, loads the model, starts the engine and begins to serve. The listeners
@@ -61,6 +71,9 @@ pub async fn start(config: Config) -> Result<App, StartError> {
         loading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
     let telemetry = Telemetry::new();
+    let terms = ledger::terms(&config)?;
+    let ledger = ledger::open(&config, terms, telemetry.clone());
+    let ledger = ledger.await.map_err(StartError::Ledger)?;
     let facts = local.facts().clone();
     let unwritten = local.take_unwritten();
     let engine = local.start(telemetry.clone());
@@ -68,21 +81,32 @@ pub async fn start(config: Config) -> Result<App, StartError> {
         tokio::spawn(keep(unwritten, engine.clone()));
     }
     let clouds = clouds.into_iter().map(target).collect();
+    let rules = config.policy.rules();
+    let tenants = rules.tenants.iter().map(|tenant| tenant.name.clone()).collect();
+    let payers = Payers { ledger: ledger.clone(), tenants };
+    let (overflow, counting) = (&config.overflow, telemetry.clone());
     let rooms = Rooms {
         card: card(&facts),
-        dispatcher: Dispatcher::new(engine.clone(), clouds, &config.overflow, telemetry.clone()),
+        dispatcher: Dispatcher::new(engine.clone(), clouds, overflow, &payers, counting),
+        ledger: config.ledger.map(|ledger| ledger.path),
     };
     let limits = Limits::new(&config.serve);
-    let doors = Doors { serve: &config.serve, rules: config.policy.rules(), limits };
+    let doors = Doors { serve: &config.serve, rules, limits };
     let api = Api::new(rooms, telemetry.clone(), doors);
     let going_down = CancellationToken::new();
     let server = tokio::spawn(api::serve(listeners, api, going_down.clone().cancelled_owned()));
-    Ok(App { addresses, facts, engine, telemetry, going_down, server })
+    Ok(App { addresses, facts, engine, ledger, telemetry, going_down, server })
 }
 
 fn target(provider: Provider) -> Target<Provider> {
-    let (name, declared) = (provider.name().clone(), provider.declared().clone());
-    Target { name, declared, backend: provider }
+    let row = provider.row();
+    let attested_by = row.declared.attested_by.clone();
+    Target {
+        name: row.name.clone(),
+        declared: row.declared.clone(),
+        terms: Terms { price: row.price.clone(), model: row.model.clone(), attested_by },
+        backend: provider,
+    }
 }
 
 /// Writes packed weights to the cache, but not while the engine measures how fast it is.
@@ -122,6 +146,13 @@ impl App {
         if let Err(error) = stopped {
             tracing::error!(%error, "the engine ended badly");
         }
+        if let Some(ledger) = self.ledger {
+            // Whatever left has ended by now, and is written.
+            let closed = tokio::task::spawn_blocking(move || ledger.close()).await;
+            if let Err(error) = closed {
+                tracing::error!(%error, "the ledger ended badly");
+            }
+        }
     }
 }
 
@@ -140,11 +171,19 @@ fn card(facts: &Facts) -> ModelCard {
 struct Rooms {
     card: ModelCard,
     dispatcher: Dispatcher<EngineHandle, Provider>,
+    /// Where the ledger is.
+    ledger: Option<PathBuf>,
 }
 
 impl Load for EngineHandle {
     fn work_ahead_ms(&self) -> f64 {
         self.saturation().work_ahead_ms()
+    }
+}
+
+impl Quote for Provider {
+    fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal> {
+        Provider::quote(self, request)
     }
 }
 
@@ -155,6 +194,7 @@ impl Service for Rooms {
                 stream: placed.stream,
                 route: placed.route,
                 reason: Cow::Owned(placed.reason),
+                cost: placed.cost,
             }),
             Err((refusal, route)) => {
                 let reason = Cow::Owned(refusal.reason.code());
@@ -163,12 +203,27 @@ impl Service for Rooms {
         }
     }
 
+    fn explain(&self, request: &CompletionRequest) -> Explanation {
+        self.dispatcher.explain(request)
+    }
+
     fn model(&self) -> &ModelCard {
         &self.card
     }
 
     fn ready(&self) -> bool {
         self.dispatcher.local().ready()
+    }
+
+    async fn usage(
+        &self,
+        tenant: Arc<str>,
+        since: Option<i64>,
+    ) -> Result<Vec<UsageLine>, AuditError> {
+        match &self.ledger {
+            Some(path) => ledger::usage(path.clone(), tenant, since).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     fn publish(&self, telemetry: &Telemetry) {

@@ -4,6 +4,7 @@ mod bench;
 mod cache;
 mod complete;
 mod cursor;
+mod ledger;
 mod serve;
 
 use std::io::{self, IsTerminal, Write};
@@ -39,6 +40,8 @@ enum Command {
     /// The packed weights on disk
     #[command(subcommand)]
     Cache(cache::Command),
+    /// What was sent to clouds and what it cost: a summary, all of it, or whether it is untouched
+    Ledger(ledger::LedgerArgs),
 }
 
 /// Flags of every command; they win over the file.
@@ -123,6 +126,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Check => say("the configuration is valid\n").map_err(Into::into),
         Command::Bench(bench) => bench::run(&bench, &config),
         Command::Cache(cache) => cache::run(cache, config.model.cache.as_ref()),
+        Command::Ledger(ledger) => ledger::run(ledger, config.ledger.as_ref()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

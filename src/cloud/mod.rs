@@ -27,6 +27,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::completion::compliance::Declared;
 use crate::completion::{Backend, CompletionRequest, CompletionStream, Reason, Refusal};
 use crate::config::{CloudConfig, CloudFim};
+use crate::money::Asked;
 use reply::Reply;
 use stream::{Reading, Timing};
 use wire::{Rendered, Shape};
@@ -80,6 +81,16 @@ impl Provider {
     /// What the operator says it is.
     pub fn declared(&self) -> &Declared {
         &self.row.declared
+    }
+
+    /// The row as it was configured.
+    pub fn row(&self) -> &CloudConfig {
+        &self.row
+    }
+
+    /// What a request would be here, without rendering it; or why it cannot be one.
+    pub fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal> {
+        wire::quote(request, &self.row)
     }
 
     /// The request as it leaves. Nothing of the client's own headers is in it.
@@ -174,6 +185,7 @@ mod tests {
             idle_timeout: Duration::from_millis(500),
             declared: Declared::default(),
             budget: Budget::default(),
+            price: None,
         }
     }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::completion::{ChatMessage, CompletionRequest, FimInput, Input, Reason, Refusal};
 use crate::config::{CloudConfig, CloudFim};
+use crate::money::Asked;
 use crate::policy::upstream::UpstreamNames;
 
 /// Stop strings an OpenAI-shaped server accepts; all of them are matched here anyway.
@@ -47,10 +48,9 @@ pub(super) struct Rendered {
 /// other thing the row cannot do is a refusal that names the field.
 pub(super) fn render(request: &CompletionRequest, row: &CloudConfig) -> Result<Rendered, Refusal> {
     if let Some(field) = cannot(request, row) {
-        let message = format!("no configured cloud can honour `{field}`");
-        return Err(Refusal::new(Reason::CloudCannot(field), message));
+        return Err(cannot_honour(field));
     }
-    let max_tokens = request.max_tokens.unwrap_or(row.max_tokens).min(row.max_tokens);
+    let max_tokens = max_tokens(request, row);
     let mut stops = request.stop.strings.clone();
     let mut emulated = None;
     let mut body = Body::new(request, row, max_tokens);
@@ -83,6 +83,48 @@ pub(super) fn render(request: &CompletionRequest, row: &CloudConfig) -> Result<R
     })?;
     let stops = Arc::new(stops);
     Ok(Rendered { shape, body: bytes.into(), stops, max_tokens, emulated })
+}
+
+/// Bytes that a prompt may have beside its texts: the words around a part, in a template's tokens
+/// or in tags,
+const PART_BYTES: u64 = 64;
+/// and what a chat model is told to do.
+const INSTRUCTION_BYTES: u64 = 512;
+
+/// What `request` would ask of `row`: never less than [`render`] will make of it.
+pub(super) fn quote(request: &CompletionRequest, row: &CloudConfig) -> Result<Asked, Refusal> {
+    if let Some(field) = cannot(request, row) {
+        return Err(cannot_honour(field));
+    }
+    let (mut bytes, mut messages) = (INSTRUCTION_BYTES, 0);
+    let mut part = |text: &str| bytes += text.len() as u64 + PART_BYTES;
+    match &request.input {
+        Input::Text(text) => part(text),
+        Input::Fim(fim) => {
+            let names = fim.path.iter().chain(&fim.repository);
+            let extras = fim.extra.iter().flat_map(|file| [&file.path, &file.text]);
+            [&fim.prefix, &fim.suffix].into_iter().chain(names).chain(extras).for_each(|t| part(t));
+        }
+        Input::Chat(all) => {
+            messages = all.len() as u64;
+            all.iter().for_each(|message| part(&message.content));
+        }
+        Input::Tokens(_) => unreachable!("refused by cannot()"),
+    }
+    if row.fim == CloudFim::Chat {
+        messages = messages.max(2);
+    }
+    let max_tokens = u64::from(max_tokens(request, row));
+    Ok(Asked { bytes, messages, max_tokens, n: u64::from(request.n) })
+}
+
+fn max_tokens(request: &CompletionRequest, row: &CloudConfig) -> u32 {
+    request.max_tokens.unwrap_or(row.max_tokens).min(row.max_tokens)
+}
+
+fn cannot_honour(field: &'static str) -> Refusal {
+    let message = format!("no configured cloud can honour `{field}`");
+    Refusal::new(Reason::CloudCannot(field), message)
 }
 
 /// The first field of `request` that `row` cannot honour in full.

@@ -16,11 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 pub use policy::{Budget, Micros, PolicyConfig, TenantConfig};
 use raw::RawCloud;
 pub use raw::{Complaint, Overrides, RawConfig, RawModel, RawOverflow, RawServe};
 
 use crate::completion::compliance::Declared;
+use crate::money::Price;
 
 /// How a variable of the environment is looked up; tests bring their own.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Result<String, VarError>;
@@ -58,6 +60,8 @@ pub struct Config {
     pub clouds: Vec<CloudConfig>,
     /// Who may send what where.
     pub policy: PolicyConfig,
+    /// None: no cloud has a price and no ledger was asked for.
+    pub ledger: Option<LedgerConfig>,
 }
 
 impl Config {
@@ -92,6 +96,17 @@ impl Config {
         raw.override_with(flags);
         let config = validate::validate(&raw, env, &mut complaints, &mut warnings);
         if complaints.is_empty() { Ok((config, warnings)) } else { Err(complaints) }
+    }
+}
+
+impl Config {
+    /// Tells configurations apart in the ledger: 16 hexadecimal digits of a SHA-256 over
+    /// everything but secrets. Another version of weir may give the same file another one.
+    pub fn fingerprint(&self) -> Arc<str> {
+        let digest = digest(&SHA256, format!("{self:?}").as_bytes());
+        let digits: String =
+            digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.into()
     }
 }
 
@@ -194,6 +209,14 @@ pub struct OverflowConfig {
     pub dwell: Duration,
 }
 
+/// Where requests that left are written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerConfig {
+    pub path: PathBuf,
+    /// How far the midnight at which budgets begin anew is ahead of UTC's.
+    pub utc_offset_s: i32,
+}
+
 /// One OpenAI-shaped cloud.
 #[derive(Clone, Debug)]
 pub struct CloudConfig {
@@ -215,6 +238,8 @@ pub struct CloudConfig {
     pub declared: Declared,
     /// What all tenants together may spend there.
     pub budget: Budget,
+    /// None: nobody said, so that no budget can hold for it.
+    pub price: Option<Price>,
 }
 
 impl CloudConfig {
@@ -242,6 +267,7 @@ impl CloudConfig {
             idle_timeout: Duration::from_secs(60),
             declared: Declared::default(),
             budget: Budget::default(),
+            price: None,
         })
     }
 }

@@ -3,11 +3,13 @@
 //! The file is walked key by key instead of through derived deserialisation, because that stops
 //! at the first wrong type or unknown key and a user wants to hear of all of them.
 
+mod money;
 mod policy;
 mod section;
 
 use std::fmt;
 
+pub(super) use money::{RawLedger, RawPrice};
 pub(super) use policy::{RawBudget, RawDeclared, RawPath, RawRequire, RawTenant};
 pub(super) use section::row_prefix;
 use section::{Section, rows};
@@ -37,6 +39,7 @@ pub struct RawConfig {
     pub clouds: Vec<RawCloud>,
     pub tenants: Vec<RawTenant>,
     pub paths: Vec<RawPath>,
+    pub ledger: RawLedger,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -93,6 +96,8 @@ pub struct RawCloud {
     pub idle_timeout_ms: Option<i64>,
     pub declared: RawDeclared,
     pub budget: RawBudget,
+    pub price: Option<RawPrice>,
+    pub hourly_usd: Option<f64>,
 }
 
 impl RawConfig {
@@ -113,9 +118,10 @@ impl RawConfig {
         raw.clouds = rows(&mut table, "cloud", "name", complaints, RawCloud::read);
         raw.tenants = rows(&mut table, "tenant", "name", complaints, RawTenant::read);
         raw.paths = rows(&mut table, "path", "pattern", complaints, RawPath::read);
+        raw.ledger.read(&mut Section::of(&mut table, "ledger", complaints));
         for key in table.keys() {
-            let message = "unknown; there are [serve], [model], [overflow], [[cloud]], [[tenant]] \
-                           and [[path]]";
+            let message = "unknown; there are [serve], [model], [overflow], [[cloud]], [[tenant]], \
+                           [[path]] and [ledger]";
             complaints.push(Complaint { key: key.clone(), message: message.into() });
         }
         raw
@@ -211,6 +217,8 @@ impl RawCloud {
         self.idle_timeout_ms = section.take("idle_timeout_ms");
         self.declared.read(section);
         self.budget.read(section);
+        self.price = section.table("price", RawPrice::read);
+        self.hourly_usd = section.take("hourly_usd");
     }
 }
 

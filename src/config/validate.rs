@@ -3,6 +3,7 @@
 mod cloud;
 mod declared;
 mod keys;
+mod money;
 mod tenant;
 
 use std::fmt::Display;
@@ -38,11 +39,13 @@ pub(super) fn validate(
     warnings: &mut Vec<Complaint>,
 ) -> Config {
     let mut checker = Checker { prefix: String::new(), env, complaints, warnings };
+    let clouds = checker.clouds(&raw.clouds);
     let config = Config {
         serve: checker.serve(&raw.serve, !raw.tenants.is_empty()),
         model: checker.model(&raw.model),
         overflow: checker.overflow(&raw.overflow),
-        clouds: checker.clouds(&raw.clouds),
+        ledger: checker.ledger(raw, &clouds),
+        clouds,
         policy: checker.policy(raw),
     };
     checker.prefix = String::new();

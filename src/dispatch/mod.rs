@@ -1,17 +1,25 @@
 //! Where a request runs: here, in a cloud, or nowhere.
 //!
-//! [`threshold`] says whether a request should leave, [`row`] which clouds are worth asking;
-//! [`Dispatcher::dispatch`] asks them in turn and commits to the first that has content.
+//! [`threshold`] says whether a request should leave; [`candidates`] which clouds may have it, in
+//! the order in which they are asked; [`row`] whether a cloud is well, [`till`] what it costs.
+//! [`Dispatcher::dispatch`] asks them in turn and commits to the first that has content;
+//! [`Dispatcher::explain`] tells what it would do and asks nobody.
 
+mod candidates;
 mod row;
 mod threshold;
+mod till;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use candidates::Considered;
+use candidates::{Candidate, Here, consider, order, told};
 use futures_util::{StreamExt, stream};
 use row::{Row, not_allowed};
+use serde::Serialize;
 use threshold::{Placement, Threshold};
+pub use till::{Cost, Terms};
 use tokio::time::{Instant, timeout_at};
 
 use crate::completion::compliance::{Declared, RequestPolicy};
@@ -19,6 +27,8 @@ use crate::completion::{
     Backend, CompletionRequest, CompletionStream, Event, Reason, Refusal, Route,
 };
 use crate::config::OverflowConfig;
+use crate::ledger::Ledger;
+use crate::money::Asked;
 use crate::telemetry::Telemetry;
 
 /// A shed client is asked back no earlier, so that a full queue is not also hammered.
@@ -31,21 +41,27 @@ pub trait Load {
     fn work_ahead_ms(&self) -> f64;
 }
 
-/// A decision, before anybody was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Dispatch {
-    Local,
-    /// Index of the row to ask first.
-    Cloud(usize),
-    /// Nobody: the deadline has passed, or policy leaves no place.
-    Shed(Reason),
+/// A cloud that can say what a request would be there, before it is sent.
+pub trait Quote {
+    /// At most; or why the cloud cannot honour the request.
+    fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal>;
 }
 
 /// A cloud row as it comes in.
 pub struct Target<C> {
     pub name: Arc<str>,
     pub declared: Declared,
+    pub terms: Terms,
     pub backend: C,
+}
+
+/// Who pays, and where it is written down.
+#[derive(Clone, Default)]
+pub struct Payers {
+    /// None: nothing costs anything that anybody said.
+    pub ledger: Option<Ledger>,
+    /// Names, by the tenants' indices.
+    pub tenants: Vec<Arc<str>>,
 }
 
 /// An answer that has content, and where it comes from.
@@ -54,13 +70,60 @@ pub struct Dispatched {
     pub route: Route,
     /// Stable, lower case: `x-weir-reason`.
     pub reason: String,
+    /// Of a cloud that has a price.
+    pub cost: Option<Cost>,
+}
+
+/// What would become of a request that came now.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Explanation {
+    /// Who is asked first: `local`, `cloud:NAME` or `shed`.
+    pub route: String,
+    pub reason: String,
+    /// Work ahead over the objective.
+    pub saturation: f64,
+    pub work_ahead_ms: f64,
+    pub ttft_objective_ms: f64,
+    pub overflow_active: bool,
+    /// In the order of the rows.
+    pub clouds: Vec<Considered>,
+}
+
+/// A decision, before anybody was asked.
+struct Decision {
+    place: Place,
+    /// The reason that counts if the one asked first answers.
+    why: String,
+    /// What policy and threshold made of it, still to be counted.
+    leaving: Leaving,
+    /// Every row; empty where none was looked at.
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Local,
+    /// The rows that may be asked, in this order.
+    Clouds(Vec<usize>),
+    /// Nobody: the deadline has passed, or policy leaves no place.
+    Shed(Reason),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    /// It was held against the threshold.
+    Weighed,
+    /// It would have left, but policy keeps it.
+    Kept,
+    /// The threshold is not asked.
+    Unasked,
 }
 
 /// A request nobody answered: why, and the route it is counted under (`local` when the request
 /// itself is at fault, else `shed`).
 pub type Rejected = (Refusal, Route);
 
-/// Places every request on the local engine or on a cloud, in the order of the rows.
+/// Places every request on the local engine or on a cloud.
 pub struct Dispatcher<L, C> {
     local: L,
     rows: Vec<Row<C>>,
@@ -69,16 +132,18 @@ pub struct Dispatcher<L, C> {
     telemetry: Arc<Telemetry>,
 }
 
-impl<L: Backend + Load, C: Backend> Dispatcher<L, C> {
+impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
     pub fn new(
         local: L,
         clouds: Vec<Target<C>>,
         overflow: &OverflowConfig,
+        payers: &Payers,
         telemetry: Arc<Telemetry>,
     ) -> Self {
+        let row = |target| Row::new(target, payers.ledger.as_ref(), &payers.tenants);
         Self {
             local,
-            rows: clouds.into_iter().map(Row::new).collect(),
+            rows: clouds.into_iter().map(row).collect(),
             threshold: Mutex::new(Threshold::new(overflow)),
             objective: overflow.ttft_objective,
             telemetry,
@@ -106,12 +171,14 @@ impl<L: Backend + Load, C: Backend> Dispatcher<L, C> {
     /// refuses, breaks or is late costs the client only time; after it nobody else is asked, and
     /// a break is the stream's own [`Event::Failed`]. Dropping the future cancels everything.
     pub async fn dispatch(&self, request: Arc<CompletionRequest>) -> Result<Dispatched, Rejected> {
-        let (decision, why) = self.decide(&request);
-        match decision {
-            Dispatch::Shed(Reason::NotAllowed(code)) => Err((not_allowed(code), Route::Shed)),
-            Dispatch::Shed(reason) => Err((late(reason), Route::Shed)),
-            Dispatch::Cloud(first) => match self.ask_clouds(first, &request).await {
-                Ok((stream, route)) => Ok(Dispatched { stream, route, reason: why.to_owned() }),
+        let decision = self.decide(&request, Instant::now());
+        self.commit(&request, &decision);
+        let Decision { place, why, .. } = decision;
+        match place {
+            Place::Shed(Reason::NotAllowed(code)) => Err((not_allowed(code), Route::Shed)),
+            Place::Shed(reason) => Err((late(reason), Route::Shed)),
+            Place::Clouds(rows) => match self.ask_clouds(&rows, &request, &why).await {
+                Ok(dispatched) => Ok(dispatched),
                 Err(refusal) if refusal.reason == Reason::Deadline || !request.policy.here => {
                     Err(self.reject(refusal))
                 }
@@ -120,64 +187,129 @@ impl<L: Backend + Load, C: Backend> Dispatcher<L, C> {
                     Err(refusal) => Err(self.reject(refusal)),
                 },
             },
-            Dispatch::Local => match self.ask_local(&request).await {
-                Ok(stream) => Ok(here(stream, why.to_owned())),
+            Place::Local => match self.ask_local(&request).await {
+                Ok(stream) => Ok(here(stream, why)),
                 Err(refusal) if !is_excess(&refusal.reason) => Err(self.reject(refusal)),
-                Err(refusal) => match self.ask_clouds(0, &request).await {
-                    Ok((stream, route)) => {
-                        Ok(Dispatched { stream, route, reason: refusal.reason.code() })
-                    }
-                    Err(_) => Err(self.reject(refusal)),
-                },
+                Err(refusal) => {
+                    let rows = self.open_rows(&request, Instant::now());
+                    let why = refusal.reason.code();
+                    let asked = self.ask_clouds(&rows, &request, &why).await;
+                    asked.map_err(|_| self.reject(refusal))
+                }
             },
         }
     }
 
-    /// Where to ask first, and the reason that counts if it answers.
-    fn decide(&self, request: &CompletionRequest) -> (Dispatch, &'static str) {
+    /// What [`Dispatcher::dispatch`] would decide now. Nobody is asked, nothing is counted, no
+    /// money is set aside.
+    pub fn explain(&self, request: &CompletionRequest) -> Explanation {
         let now = Instant::now();
+        let decision = self.decide(request, now);
+        let route = match &decision.place {
+            Place::Local => Route::Local.to_string(),
+            Place::Clouds(rows) => Route::Cloud(self.rows[rows[0]].name.clone()).to_string(),
+            Place::Shed(_) => Route::Shed.to_string(),
+        };
+        let candidates = match decision.candidates.is_empty() {
+            true => consider(&self.rows, request, self.here(request, now), now),
+            false => decision.candidates,
+        };
+        Explanation {
+            route,
+            reason: decision.why,
+            saturation: self.saturation(),
+            work_ahead_ms: self.local.work_ahead_ms(),
+            ttft_objective_ms: self.objective.as_secs_f64() * 1e3,
+            overflow_active: self.active(),
+            clouds: told(&self.rows, &candidates),
+        }
+    }
+
+    /// Where to ask first. Changes nothing.
+    fn decide(&self, request: &CompletionRequest, now: Instant) -> Decision {
         if request.deadline.is_some_and(|deadline| deadline <= now) {
-            return (Dispatch::Shed(Reason::Deadline), "deadline");
+            return Decision::simple(Place::Shed(Reason::Deadline), "deadline");
         }
         let policy = &request.policy;
         if !policy.here {
-            return self.decide_away(policy, now);
+            return self.decide_away(request, now);
         }
         let saturation = self.saturation();
-        let mut threshold = self.threshold();
         if let Err(why) = self.may_leave(policy) {
             // It cannot leave, so there is no overflow for it to begin or prolong.
-            let below = threshold.is_below(saturation);
-            drop(threshold);
-            if below {
-                return (Dispatch::Local, "below_threshold");
+            if self.threshold().is_below(saturation) {
+                return Decision::simple(Place::Local, "below_threshold");
             }
-            self.count_refusals(policy);
-            return (Dispatch::Local, why);
+            return Decision { leaving: Leaving::Kept, ..Decision::simple(Place::Local, why) };
         }
-        let placement = threshold.place(saturation, now);
-        self.count(&mut threshold);
-        drop(threshold);
-        match placement {
-            Placement::Stay => (Dispatch::Local, "below_threshold"),
-            Placement::Leave => match self.first_row(policy, now) {
-                Some(first) => (Dispatch::Cloud(first), "saturated"),
-                None => (Dispatch::Local, "cloud_paused"),
-            },
-        }
+        let placement = self.threshold().would(saturation, now);
+        let (candidates, mut decision) = match placement {
+            Placement::Stay => (Vec::new(), Decision::simple(Place::Local, "below_threshold")),
+            Placement::Leave => {
+                let all = consider(&self.rows, request, self.here(request, now), now);
+                let decision = leave(&all);
+                (all, decision)
+            }
+        };
+        decision.leaving = Leaving::Weighed;
+        Decision { candidates, ..decision }
     }
 
     /// Where a request goes that must not run here.
-    fn decide_away(&self, policy: &RequestPolicy, now: Instant) -> (Dispatch, &'static str) {
+    fn decide_away(&self, request: &CompletionRequest, now: Instant) -> Decision {
+        let policy = &request.policy;
         let nowhere = policy.away.is_err() || self.rows.is_empty();
         match self.may_leave(policy) {
-            Ok(()) => (Dispatch::Cloud(self.first_row(policy, now).unwrap_or(0)), "cloud_only"),
-            Err(_) if nowhere => (Dispatch::Shed(Reason::NotAllowed("policy:nowhere")), "shed"),
+            Ok(()) => {
+                let candidates = consider(&self.rows, request, self.here(request, now), now);
+                let mut rows: Vec<usize> = order(&candidates).iter().map(|next| next.row).collect();
+                if rows.is_empty() {
+                    // There is nowhere else: whoever policy allows is asked, and says why not.
+                    let allowed = |row: &usize| self.rows[*row].may_have(policy).is_ok();
+                    rows = (0..self.rows.len()).filter(allowed).collect();
+                }
+                let simple = Decision::simple(Place::Clouds(rows), "cloud_only");
+                Decision { candidates, ..simple }
+            }
+            Err(_) if nowhere => Decision::simple(
+                Place::Shed(Reason::NotAllowed("policy:nowhere")),
+                "policy:nowhere",
+            ),
             Err(why) => {
-                self.count_refusals(policy);
-                (Dispatch::Shed(Reason::NotAllowed(why)), "shed")
+                let shed = Decision::simple(Place::Shed(Reason::NotAllowed(why)), why);
+                Decision { leaving: Leaving::Kept, ..shed }
             }
         }
+    }
+
+    /// Lets a decision count.
+    fn commit(&self, request: &CompletionRequest, decision: &Decision) {
+        match decision.leaving {
+            Leaving::Unasked => {}
+            Leaving::Kept => self.count_refusals(&request.policy),
+            Leaving::Weighed => {
+                let mut threshold = self.threshold();
+                threshold.place(self.saturation(), Instant::now());
+                self.count(&mut threshold);
+            }
+        }
+    }
+
+    /// What waiting here would be.
+    fn here(&self, request: &CompletionRequest, now: Instant) -> Here {
+        let patience = request.deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let wait = Duration::try_from_secs_f64(self.local.work_ahead_ms() / 1e3);
+        Here {
+            wanted: patience.map_or(self.objective, |patience| patience.min(self.objective)),
+            wait: wait.ok().filter(|_| request.policy.here),
+        }
+    }
+
+    /// The rows for a request that the box has refused.
+    fn open_rows(&self, request: &CompletionRequest, now: Instant) -> Vec<usize> {
+        let nowhere_else = Here { wait: None, ..self.here(request, now) };
+        let candidates = consider(&self.rows, request, nowhere_else, now);
+        order(&candidates).iter().map(|candidate| candidate.row).collect()
     }
 
     /// Whether policy leaves a row for the request; else why the first has it not.
@@ -185,10 +317,6 @@ impl<L: Backend + Load, C: Backend> Dispatcher<L, C> {
         let mut verdicts = self.rows.iter().map(|row| row.may_have(policy));
         let first = verdicts.next().unwrap_or(Err("no_cloud"));
         if verdicts.any(|verdict| verdict.is_ok()) { Ok(()) } else { first }
-    }
-
-    fn first_row(&self, policy: &RequestPolicy, now: Instant) -> Option<usize> {
-        self.rows.iter().position(|row| row.may_have(policy).is_ok() && !row.is_paused(now))
     }
 
     /// Counts each row that policy keeps from a request that would leave.
@@ -207,25 +335,22 @@ impl<L: Backend + Load, C: Backend> Dispatcher<L, C> {
         first_content(&self.local, request).await
     }
 
-    /// Asks the rows from `first` on, each that may have the request and is not paused once. The
-    /// error is the last row's.
+    /// Asks the rows in this order, each once. The error is the last row's.
     async fn ask_clouds(
         &self,
-        first: usize,
+        rows: &[usize],
         request: &Arc<CompletionRequest>,
-    ) -> Result<(CompletionStream, Route), Refusal> {
+        why: &str,
+    ) -> Result<Dispatched, Refusal> {
         let mut last = Refusal::new(Reason::CloudBusy, "no cloud can take the request now");
         self.count_refusals(&request.policy);
-        for row in &self.rows[first..] {
+        for row in rows.iter().map(|&row| &self.rows[row]) {
             // First of all: whoever may not have the request is not asked, whatever else holds.
             if row.may_have(&request.policy).is_err() || !row.admit(Instant::now()) {
                 continue;
             }
-            match first_content(&row.backend, request).await {
-                Ok(stream) => {
-                    row.answered();
-                    return Ok((row.watch(stream), Route::Cloud(row.name.clone())));
-                }
+            match ask(row, request, why).await {
+                Ok(dispatched) => return Ok(dispatched),
                 Err(refusal) => {
                     row.refused(&refusal, Instant::now());
                     let late = refusal.reason == Reason::Deadline;
@@ -265,8 +390,52 @@ impl<L: Backend + Load, C: Backend> Dispatcher<L, C> {
     }
 }
 
+impl Decision {
+    fn simple(place: Place, why: &str) -> Self {
+        Self { place, why: why.to_owned(), leaving: Leaving::Unasked, candidates: Vec::new() }
+    }
+}
+
+/// Where a request goes that should leave: to the clouds that are left, or nowhere else than here,
+/// for the reason of the one that came furthest.
+fn leave(candidates: &[Candidate]) -> Decision {
+    let rows: Vec<usize> = order(candidates).iter().map(|candidate| candidate.row).collect();
+    if !rows.is_empty() {
+        return Decision::simple(Place::Clouds(rows), "saturated");
+    }
+    let is_policy = |why: &&String| why.starts_with("compliance:") || why.starts_with("policy:");
+    let mut refused = candidates.iter().filter_map(|candidate| candidate.verdict.as_ref().err());
+    let why = refused.find(|why| !is_policy(why)).map_or("cloud_paused", String::as_str);
+    Decision::simple(Place::Local, why)
+}
+
+/// Asks one row, with its worst case set aside.
+async fn ask<C: Backend + Quote>(
+    row: &Row<C>,
+    request: &Arc<CompletionRequest>,
+    why: &str,
+) -> Result<Dispatched, Refusal> {
+    let worst = row.till.worst(&row.backend.quote(request)?);
+    let charge = row.till.charge(request, worst, why)?;
+    let began = Instant::now();
+    match first_content(&row.backend, request).await {
+        Ok(stream) => {
+            let now = Instant::now();
+            row.answered(now.duration_since(began), now);
+            let cost = charge.cost();
+            let stream = charge.watch(row.watch(stream));
+            let route = Route::Cloud(row.name.clone());
+            Ok(Dispatched { stream, route, reason: why.to_owned(), cost })
+        }
+        Err(refusal) => {
+            charge.refused(&refusal);
+            Err(refusal)
+        }
+    }
+}
+
 fn here(stream: CompletionStream, reason: String) -> Dispatched {
-    Dispatched { stream, route: Route::Local, reason }
+    Dispatched { stream, route: Route::Local, reason, cost: None }
 }
 
 fn late(reason: Reason) -> Refusal {

@@ -7,8 +7,10 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::Target;
+use super::till::Till;
 use crate::completion::compliance::{Declared, RequestPolicy};
 use crate::completion::{CompletionStream, Event, Reason, Refusal};
+use crate::ledger::Ledger;
 use crate::policy::permits;
 
 /// Failures in a row after which a cloud is paused.
@@ -20,17 +22,32 @@ const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(60);
 /// A cloud's own wish to be left alone is believed this far.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// Answers whose time to first token is remembered,
+const TTFT_SAMPLES: usize = 32;
+/// and how many say something.
+const TTFT_SAMPLES_MIN: usize = 4;
+/// How long what they say is believed. A cloud that was too slow gets another try then.
+const TTFT_STALE: Duration = Duration::from_secs(10);
+
 pub(super) struct Row<C> {
     pub(super) name: Arc<str>,
     pub(super) backend: C,
+    /// What it costs, and who pays.
+    pub(super) till: Till,
     declared: Declared,
     health: Arc<Health>,
 }
 
 impl<C> Row<C> {
-    pub(super) fn new(target: Target<C>) -> Self {
-        let Target { name, declared, backend } = target;
-        Self { name, backend, declared, health: Arc::default() }
+    pub(super) fn new(target: Target<C>, ledger: Option<&Ledger>, tenants: &[Arc<str>]) -> Self {
+        let Target { name, declared, terms, backend } = target;
+        let till = Till::new(ledger.cloned(), tenants, &name, terms);
+        Self { name, backend, till, declared, health: Arc::default() }
+    }
+
+    /// Time to first token that nine of ten recent answers kept to; None: there are none.
+    pub(super) fn ttft(&self, now: Instant) -> Option<Duration> {
+        self.health.state().ttft.p90(now)
     }
 
     /// Whether a request may be sent there at all; else the reason's code.
@@ -58,8 +75,9 @@ impl<C> Row<C> {
 
     /// The cloud gave content, which ends a pause if this was the try at its end. (Another's
     /// answer does not: a cloud that limits our rate still answers what it took before.)
-    pub(super) fn answered(&self) {
+    pub(super) fn answered(&self, ttft: Duration, now: Instant) {
         let mut state = self.health.state();
+        state.ttft.push(ttft, now);
         if std::mem::take(&mut state.probing) {
             state.paused_until = None;
         }
@@ -70,7 +88,7 @@ impl<C> Row<C> {
         self.health.refused(refusal, now);
         let (cloud, reason) = (&*self.name, refusal.reason.code());
         match &refusal.reason {
-            Reason::CloudCannot(_) | Reason::CloudBusy | Reason::Deadline => {
+            Reason::CloudCannot(_) | Reason::CloudBusy | Reason::Budget(_) | Reason::Deadline => {
                 tracing::debug!(cloud, reason, "the request stays");
             }
             _ => {
@@ -106,6 +124,43 @@ struct State {
     paused_until: Option<Instant>,
     /// A request is out to see whether a pause may end.
     probing: bool,
+    ttft: Ttft,
+}
+
+/// The times to first token of a cloud's latest answers.
+#[derive(Default)]
+struct Ttft {
+    /// The oldest is overwritten.
+    latest: [Duration; TTFT_SAMPLES],
+    count: usize,
+    /// When the last one came.
+    at: Option<Instant>,
+}
+
+impl Ttft {
+    fn push(&mut self, ttft: Duration, now: Instant) {
+        if self.is_stale(now) {
+            self.count = 0;
+        }
+        self.latest[self.count % TTFT_SAMPLES] = ttft;
+        self.count += 1;
+        self.at = Some(now);
+    }
+
+    /// None while there are too few to tell, or the last one is old: then it is worth a try.
+    fn p90(&self, now: Instant) -> Option<Duration> {
+        if self.count < TTFT_SAMPLES_MIN || self.is_stale(now) {
+            return None;
+        }
+        let mut latest = self.latest;
+        let latest = &mut latest[..self.count.min(TTFT_SAMPLES)];
+        let place = (latest.len() * 9).div_ceil(10) - 1;
+        Some(*latest.select_nth_unstable(place).1)
+    }
+
+    fn is_stale(&self, now: Instant) -> bool {
+        self.at.is_none_or(|at| now.duration_since(at) >= TTFT_STALE)
+    }
 }
 
 impl Health {
@@ -116,7 +171,8 @@ impl Health {
     fn refused(&self, refusal: &Refusal, now: Instant) {
         let mut state = self.state();
         let probed = std::mem::take(&mut state.probing);
-        if matches!(refusal.reason, Reason::CloudCannot(_) | Reason::CloudBusy) {
+        if matches!(refusal.reason, Reason::CloudCannot(_) | Reason::CloudBusy | Reason::Budget(_))
+        {
             // Nothing was sent, so nothing was learnt: the next request may try.
             if probed {
                 state.paused_until = Some(now);

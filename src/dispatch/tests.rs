@@ -67,6 +67,12 @@ impl Load for Shared {
     }
 }
 
+impl Quote for Shared {
+    fn quote(&self, _: &CompletionRequest) -> Result<Asked, Refusal> {
+        Ok(Asked { bytes: 100, messages: 0, max_tokens: 16, n: 1 })
+    }
+}
+
 impl Backend for Shared {
     async fn complete(&self, _: Arc<CompletionRequest>) -> Result<CompletionStream, Refusal> {
         self.0.asked.fetch_add(1, Ordering::SeqCst);
@@ -126,10 +132,13 @@ fn bench_of(local: Arc<Fake>, clouds: &[Arc<Fake>], declared: Vec<Declared>) -> 
     let rows = clouds.iter().zip(declared).enumerate().map(|(i, (fake, declared))| Target {
         name: format!("c{i}").into(),
         declared,
+        terms: Terms { price: None, model: "m".into(), attested_by: None },
         backend: Shared(fake.clone()),
     });
     let rows = rows.collect();
-    let dispatcher = Dispatcher::new(Shared(local.clone()), rows, &overflow, telemetry.clone());
+    let payers = Payers::default();
+    let local_too = Shared(local.clone());
+    let dispatcher = Dispatcher::new(local_too, rows, &overflow, &payers, telemetry.clone());
     Bench { local, clouds: clouds.to_vec(), dispatcher, telemetry }
 }
 

@@ -42,11 +42,22 @@ impl Threshold {
         saturation <= self.enter
     }
 
+    /// What [`Threshold::place`] would say, changing nothing.
+    pub(super) fn would(&self, saturation: f64, now: Instant) -> Placement {
+        let active = self.last_left.is_some_and(|left| now.duration_since(left) < self.dwell);
+        if saturation <= if active { self.leave } else { self.enter } {
+            Placement::Stay
+        } else {
+            Placement::Leave
+        }
+    }
+
     /// Places a request that meets `saturation`.
     pub(super) fn place(&mut self, saturation: f64, now: Instant) -> Placement {
-        let limit = if self.active(now) { self.leave } else { self.enter };
-        if saturation <= limit {
-            return Placement::Stay;
+        let would = self.would(saturation, now);
+        self.active(now);
+        if would == Placement::Stay {
+            return would;
         }
         if self.last_left.replace(now).is_none() {
             self.changes += 1;

@@ -35,6 +35,7 @@ fn row(cloud: &Cloud) -> CloudConfig {
         idle_timeout: IDLE,
         declared: Declared::default(),
         budget: Budget::default(),
+        price: None,
     }
 }
 

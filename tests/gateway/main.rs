@@ -13,6 +13,7 @@ mod cache;
 mod clients;
 mod cloud;
 mod independence;
+mod ledger;
 mod offline;
 mod policy;
 mod shutdown;

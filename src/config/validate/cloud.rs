@@ -64,6 +64,7 @@ impl Checker<'_> {
             timeouts.map(|(key, value, default)| self.duration(key, value, default, 1));
         let declared = self.declared(raw, base_url.as_ref());
         let budget = self.budget(&raw.budget, "");
+        let price = self.price(raw);
         Some(CloudConfig {
             name: Arc::from(name?),
             base_url: base_url?,
@@ -75,6 +76,7 @@ impl Checker<'_> {
             connect_timeout,
             first_token_timeout,
             idle_timeout,
+            price,
             declared,
             budget,
         })

@@ -15,7 +15,8 @@ use weir::completion::{
     Route, Usage,
 };
 use weir::config::Config;
-use weir::dispatch::{Dispatcher, Load, Target};
+use weir::dispatch::{Dispatcher, Load, Payers, Quote, Target, Terms};
+use weir::money::Asked as Quoted;
 use weir::policy::asked::{self, Asked};
 use weir::telemetry::Telemetry;
 
@@ -41,6 +42,12 @@ const HERE: usize = usize::MAX;
 impl Load for Recorder {
     fn work_ahead_ms(&self) -> f64 {
         self.work_ahead_ms
+    }
+}
+
+impl Quote for Recorder {
+    fn quote(&self, _: &CompletionRequest) -> Result<Quoted, Refusal> {
+        Ok(Quoted::default())
     }
 }
 
@@ -129,10 +136,13 @@ async fn one(
     let targets = config.clouds.iter().enumerate().map(|(index, row)| Target {
         name: row.name.clone(),
         declared: row.declared.clone(),
+        terms: Terms { price: None, model: row.model.clone(), attested_by: None },
         backend: backend(index, Reason::CloudBusy),
     });
     let targets = targets.collect();
-    let dispatcher = Dispatcher::new(local, targets, &config.overflow, tally.telemetry.clone());
+    let telemetry = tally.telemetry.clone();
+    let dispatcher =
+        Dispatcher::new(local, targets, &config.overflow, &Payers::default(), telemetry);
     let patience = Duration::from_secs(10);
     let done = tokio::time::timeout(patience, dispatcher.dispatch(Arc::new(request)));
     let route = match done.await.expect("backends answer at once") {

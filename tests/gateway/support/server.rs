@@ -18,6 +18,8 @@ use weir::completion::{
     TokenLogprob, Usage,
 };
 use weir::config::{PolicyConfig, ServeConfig};
+use weir::dispatch::Explanation;
+use weir::ledger::audit::{AuditError, UsageLine};
 use weir::telemetry::Telemetry;
 
 /// A weir that goes down with the test.
@@ -170,7 +172,19 @@ impl Service for Shared {
             truncated: matches!(&request.input, Input::Fim(fim) if fim.prefix.len() > 100),
             events: Box::pin(Count::new(request, self.0.clone())),
         };
-        Ok(Placed { stream, route: Route::Local, reason: "local".into() })
+        Ok(Placed { stream, route: Route::Local, reason: "local".into(), cost: None })
+    }
+
+    fn explain(&self, _: &CompletionRequest) -> Explanation {
+        Explanation {
+            route: "local".into(),
+            reason: "local".into(),
+            saturation: 0.0,
+            work_ahead_ms: 0.0,
+            ttft_objective_ms: 300.0,
+            overflow_active: false,
+            clouds: Vec::new(),
+        }
     }
 
     fn model(&self) -> &ModelCard {
@@ -179,6 +193,14 @@ impl Service for Shared {
 
     fn ready(&self) -> bool {
         !self.0.not_ready
+    }
+
+    async fn usage(
+        &self,
+        _tenant: Arc<str>,
+        _since: Option<i64>,
+    ) -> Result<Vec<UsageLine>, AuditError> {
+        Ok(Vec::new())
     }
 
     fn publish(&self, telemetry: &Telemetry) {

@@ -1,0 +1,32 @@
+//! `POST /v1/route/explain`: where a completion would run and why, without running it.
+//!
+//! The body and the headers are those of `POST /v1/completions`.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{Api, Service, answer, completions};
+use crate::dispatch::Explanation;
+
+#[derive(Serialize)]
+struct Answer {
+    object: &'static str,
+    /// One for each prompt.
+    data: Vec<Explanation>,
+}
+
+pub(super) async fn post<S: Service>(State(api): State<Arc<Api<S>>>, request: Request) -> Response {
+    let ask = match answer::receive(&api, request, Instant::now(), completions::read).await {
+        Ok(ask) => ask,
+        Err(failure) => return failure.error.into_response(),
+    };
+    let data = ask.requests.iter().map(|request| api.service.explain(request)).collect();
+    let body = serde_json::to_vec(&Answer { object: "list", data });
+    let body = body.expect("strings and numbers serialise");
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+}

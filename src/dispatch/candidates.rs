@@ -1,0 +1,139 @@
+//! Which clouds a request might go to, and in which order they are asked.
+//!
+//! Each filter has a stable code; of what is left the cheapest that is fast enough comes first.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::row::Row;
+use super::{Backend, Quote};
+use crate::completion::CompletionRequest;
+use crate::money::{Asked, Money};
+
+/// A cloud that is too slow for the objective must promise a first token in this part of the time
+/// that it would take here, or the request is better off waiting.
+const FASTER: f64 = 0.8;
+
+/// How a request would be served here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Here {
+    /// The time to first token that is wanted: the objective, or a shorter patience.
+    pub(super) wanted: Duration,
+    /// Work ahead of the request; None: it must not run here.
+    pub(super) wait: Option<Duration>,
+}
+
+/// One row, as a request sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    /// The row's index.
+    pub(super) row: usize,
+    pub(super) asked: Asked,
+    /// At most.
+    pub(super) cost: Money,
+    /// Of its recent answers, the ninth of ten; None: none is recent.
+    pub(super) ttft: Option<Duration>,
+    /// Whether the objective is out of its reach.
+    slow: bool,
+    /// The code of the first filter that it failed.
+    pub(super) verdict: Result<(), String>,
+}
+
+/// A row as an operator is told of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Considered {
+    pub cloud: String,
+    /// `ok`, or why it is not asked.
+    pub verdict: String,
+    /// Place in which it is asked, from 1 on.
+    pub place: Option<usize>,
+    /// Time to first token of its recent answers, the ninth of ten; none is recent: null.
+    pub predicted_ttft_ms: Option<f64>,
+    /// The most that it may cost, in dollars.
+    pub cost_max_usd: String,
+}
+
+/// Every row, held against a request.
+pub(super) fn consider<C: Backend + Quote>(
+    rows: &[Row<C>],
+    request: &CompletionRequest,
+    here: Here,
+    now: Instant,
+) -> Vec<Candidate> {
+    rows.iter().enumerate().map(|(index, row)| candidate(index, row, request, here, now)).collect()
+}
+
+fn candidate<C: Backend + Quote>(
+    index: usize,
+    row: &Row<C>,
+    request: &CompletionRequest,
+    here: Here,
+    now: Instant,
+) -> Candidate {
+    let ttft = row.ttft(now);
+    let mut candidate = Candidate {
+        row: index,
+        asked: Asked::default(),
+        cost: Money::ZERO,
+        ttft,
+        slow: ttft.is_some_and(|ttft| ttft > here.wanted),
+        verdict: Ok(()),
+    };
+    candidate.verdict = filters(&mut candidate, row, request, here, now);
+    candidate
+}
+
+/// In the order of what is worse to get wrong: policy, ability, health, speed, money.
+fn filters<C: Backend + Quote>(
+    candidate: &mut Candidate,
+    row: &Row<C>,
+    request: &CompletionRequest,
+    here: Here,
+    now: Instant,
+) -> Result<(), String> {
+    row.may_have(&request.policy)?;
+    candidate.asked = row.backend.quote(request).map_err(|refusal| refusal.reason.code())?;
+    candidate.cost = row.till.worst(&candidate.asked);
+    if row.is_paused(now) {
+        return Err("cloud_paused".into());
+    }
+    if candidate.slow && !is_faster(candidate.ttft, here.wait) {
+        return Err("cloud_slow".into());
+    }
+    Ok(row.till.check(request.tenant, candidate.cost)?)
+}
+
+/// Whether waiting for the cloud is shorter by a margin than waiting here, if that can be.
+fn is_faster(cloud: Option<Duration>, here: Option<Duration>) -> bool {
+    match (cloud, here) {
+        (Some(cloud), Some(here)) => cloud <= here.mul_f64(FASTER),
+        _ => true,
+    }
+}
+
+/// The rows that may be asked: those that meet the objective by what they cost, then the others
+/// by how long they take; what is equal stays in the order of the rows.
+pub(super) fn order(candidates: &[Candidate]) -> Vec<&Candidate> {
+    let mut order: Vec<&Candidate> =
+        candidates.iter().filter(|candidate| candidate.verdict.is_ok()).collect();
+    order.sort_by_key(|candidate| match candidate.slow {
+        false => (false, candidate.cost, Duration::ZERO),
+        true => (true, Money::ZERO, candidate.ttft.unwrap_or_default()),
+    });
+    order
+}
+
+/// For the operator.
+pub(super) fn told<C>(rows: &[Row<C>], candidates: &[Candidate]) -> Vec<Considered> {
+    let order = order(candidates);
+    let told = |candidate: &Candidate| Considered {
+        cloud: rows[candidate.row].name.to_string(),
+        verdict: candidate.verdict.clone().err().unwrap_or_else(|| "ok".into()),
+        place: order.iter().position(|next| next.row == candidate.row).map(|place| place + 1),
+        predicted_ttft_ms: candidate.ttft.map(|ttft| ttft.as_secs_f64() * 1e3),
+        cost_max_usd: candidate.cost.to_string(),
+    };
+    candidates.iter().map(told).collect()
+}

@@ -1,0 +1,172 @@
+//! What an attempt may cost: set aside before it leaves, settled when it is over.
+
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use crate::completion::{CompletionRequest, CompletionStream, Event, Reason, Refusal, Usage};
+use crate::ledger::{Account, Entry, Ledger, Outcome, Reservation};
+use crate::money::{Asked, Money, Price};
+
+/// What is known of a row that costs something, or is written down.
+pub struct Terms {
+    /// None: nobody said.
+    pub price: Option<Price>,
+    /// What the cloud calls the model.
+    pub model: Arc<str>,
+    pub attested_by: Option<Arc<str>>,
+}
+
+/// What a reply costs.
+#[derive(Clone, Debug, Default)]
+pub struct Cost {
+    /// At most.
+    pub max: Money,
+    /// Set when the cloud has said what it used.
+    pub settled: Arc<OnceLock<Money>>,
+}
+
+/// One row's prices and accounts.
+pub(super) struct Till {
+    ledger: Option<Ledger>,
+    /// By the tenants' indices; empty without a ledger.
+    accounts: Box<[Account]>,
+    terms: Terms,
+}
+
+impl Till {
+    pub(super) fn new(
+        ledger: Option<Ledger>,
+        tenants: &[Arc<str>],
+        cloud: &Arc<str>,
+        terms: Terms,
+    ) -> Self {
+        let accounts = match &ledger {
+            Some(ledger) => tenants.iter().map(|name| ledger.account(name, cloud)).collect(),
+            None => Box::default(),
+        };
+        Self { ledger, accounts, terms }
+    }
+
+    /// The most that a request may cost; zero where nobody said what it costs.
+    pub(super) fn worst(&self, asked: &Asked) -> Money {
+        self.terms.price.as_ref().map_or(Money::ZERO, |price| price.worst(asked))
+    }
+
+    /// Whether the budgets have room for so much, without taking it.
+    pub(super) fn check(&self, tenant: u32, worst: Money) -> Result<(), &'static str> {
+        match (&self.ledger, self.accounts.get(tenant as usize)) {
+            (Some(ledger), Some(account)) => {
+                ledger.check(account, worst).map_err(|refused| refused.code())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets aside the most that an attempt may cost. Until the charge is settled, or dropped, it
+    /// counts as spent.
+    pub(super) fn charge(
+        &self,
+        request: &CompletionRequest,
+        worst: Money,
+        why: &str,
+    ) -> Result<Charge, Refusal> {
+        let account = self.accounts.get(request.tenant as usize);
+        let reservation = match (&self.ledger, account) {
+            (Some(ledger), Some(account)) => {
+                let reserved = ledger.reserve(account, worst);
+                Some(reserved.map_err(|refused| {
+                    Refusal::new(Reason::Budget(refused.code()), refused.to_string())
+                })?)
+            }
+            _ => None,
+        };
+        let mut entry = Entry::new(Outcome::Cancelled);
+        if reservation.is_some() {
+            entry.model = self.terms.model.clone();
+            entry.tier = self.terms.price.as_ref().and_then(|price| price.tier().cloned());
+            entry.attested_by.clone_from(&self.terms.attested_by);
+            entry.reason = Cow::Owned(why.to_owned());
+            entry.rule = Cow::Owned(request.policy.rule.to_string());
+        }
+        let price = self.terms.price.clone();
+        let cost = Cost { max: worst, settled: Arc::default() };
+        Ok(Charge { reservation, entry, price, cost, began: Instant::now() })
+    }
+}
+
+/// Money set aside for an attempt. Dropped, it is a client who left: nobody knows what the cloud
+/// will ask for, so the worst case is booked.
+pub(super) struct Charge {
+    reservation: Option<Reservation>,
+    entry: Entry,
+    price: Option<Price>,
+    cost: Cost,
+    began: Instant,
+}
+
+impl Charge {
+    /// None: nobody said what the row costs.
+    pub(super) fn cost(&self) -> Option<Cost> {
+        self.price.as_ref().map(|_| self.cost.clone())
+    }
+
+    /// The cloud gave nothing. What it refused in so many words costs nothing; where it fell
+    /// silent or broke off, it may ask for what it had begun.
+    pub(super) fn refused(mut self, refusal: &Refusal) {
+        let free = matches!(
+            refusal.reason,
+            Reason::CloudStatus(_) | Reason::CloudCannot(_) | Reason::CloudBusy
+        );
+        self.entry.cost = free.then_some(Money::ZERO);
+        self.settle(Outcome::Failed);
+    }
+
+    /// The stream that was paid for; its end settles.
+    pub(super) fn watch(mut self, stream: CompletionStream) -> CompletionStream {
+        self.entry.ttft = Some(self.began.elapsed());
+        let mut charge = Some(self);
+        let events = stream.events.inspect(move |event| match event {
+            Event::Usage(usage) => {
+                if let Some(charge) = charge.take() {
+                    charge.answered(usage);
+                }
+            }
+            Event::Failed(_) => {
+                if let Some(mut charge) = charge.take() {
+                    charge.settle(Outcome::Broke);
+                }
+            }
+            _ => {}
+        });
+        CompletionStream { events: Box::pin(events), ..stream }
+    }
+
+    /// A cloud that reports no tokens at all has reported nothing.
+    fn answered(mut self, usage: &Usage) {
+        let reported = usage.prompt_tokens > 0 || usage.completion_tokens > 0;
+        if reported {
+            self.entry.usage = Some(*usage);
+            self.entry.cost =
+                Some(self.price.as_ref().map_or(Money::ZERO, |price| price.actual(usage)));
+        }
+        self.settle(Outcome::Answered);
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        let Some(reservation) = self.reservation.take() else { return };
+        let mut entry = std::mem::replace(&mut self.entry, Entry::new(outcome));
+        entry.outcome = outcome;
+        // The only one to set it is the one who settles.
+        let _first = self.cost.settled.set(entry.cost.unwrap_or(self.cost.max));
+        reservation.settle(entry);
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.settle(Outcome::Cancelled);
+    }
+}
