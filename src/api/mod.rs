@@ -62,10 +62,11 @@ pub trait Service: Send + Sync + 'static {
     /// Whether the device has generated a token since the start and still works.
     fn ready(&self) -> bool;
 
-    /// What a tenant sent to clouds since a day, counted from 1970-01-01; None: the last 31 days.
+    /// What a tenant (None: everybody) sent to clouds since a day, counted from 1970-01-01; None:
+    /// the last 31 days.
     fn usage(
         &self,
-        tenant: Arc<str>,
+        tenant: Option<Arc<str>>,
         since: Option<i64>,
     ) -> impl Future<Output = Result<Vec<UsageLine>, AuditError>> + Send;
 

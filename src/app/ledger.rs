@@ -70,15 +70,15 @@ fn add(
     }
 }
 
-/// What the ledger at `path` says that a tenant used since a day.
+/// What the ledger at `path` says that a tenant, or everybody, used since a day.
 pub(super) async fn usage(
     path: PathBuf,
-    tenant: Arc<str>,
+    tenant: Option<Arc<str>>,
     since: Option<i64>,
 ) -> Result<Vec<UsageLine>, AuditError> {
     let reading = tokio::task::spawn_blocking(move || {
         let since = since.unwrap_or_else(|| audit::today() - USAGE_DAYS + 1);
-        audit::usage(&path, Filter { since: Some(since), tenant: Some(&tenant) })
+        audit::usage(&path, Filter { since: Some(since), tenant: tenant.as_deref() })
     });
     reading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

@@ -217,7 +217,7 @@ impl Service for Rooms {
 
     async fn usage(
         &self,
-        tenant: Arc<str>,
+        tenant: Option<Arc<str>>,
         since: Option<i64>,
     ) -> Result<Vec<UsageLine>, AuditError> {
         match &self.ledger {

@@ -19,6 +19,7 @@ use futures_util::{StreamExt, stream};
 use row::{Row, not_allowed};
 use serde::Serialize;
 use threshold::{Placement, Threshold};
+use till::Stayed;
 pub use till::{Cost, Terms};
 use tokio::time::{Instant, timeout_at};
 
@@ -27,7 +28,7 @@ use crate::completion::{
     Backend, CompletionRequest, CompletionStream, Event, Reason, Refusal, Route,
 };
 use crate::config::OverflowConfig;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Outcome};
 use crate::money::Asked;
 use crate::telemetry::Telemetry;
 
@@ -127,6 +128,7 @@ pub type Rejected = (Refusal, Route);
 pub struct Dispatcher<L, C> {
     local: L,
     rows: Vec<Row<C>>,
+    stayed: Stayed,
     threshold: Mutex<Threshold>,
     objective: Duration,
     telemetry: Arc<Telemetry>,
@@ -144,6 +146,7 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         Self {
             local,
             rows: clouds.into_iter().map(row).collect(),
+            stayed: Stayed::new(payers.ledger.clone(), &payers.tenants),
             threshold: Mutex::new(Threshold::new(overflow)),
             objective: overflow.ttft_objective,
             telemetry,
@@ -173,27 +176,51 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
     pub async fn dispatch(&self, request: Arc<CompletionRequest>) -> Result<Dispatched, Rejected> {
         let decision = self.decide(&request, Instant::now());
         self.commit(&request, &decision);
+        let wanted = decision.wants_to_leave();
+        let placed = self.place(&request, decision).await;
+        if wanted {
+            self.note(&request, &placed);
+        }
+        placed
+    }
+
+    /// Writes down a request that wanted to leave and did not.
+    fn note(&self, request: &CompletionRequest, placed: &Result<Dispatched, Rejected>) {
+        match placed {
+            Ok(Dispatched { route: Route::Local, reason, .. }) => {
+                self.stayed.note(request, Outcome::Kept, reason);
+            }
+            Ok(_) => {}
+            Err((refusal, _)) => self.stayed.note(request, Outcome::Shed, &refusal.reason.code()),
+        }
+    }
+
+    async fn place(
+        &self,
+        request: &Arc<CompletionRequest>,
+        decision: Decision,
+    ) -> Result<Dispatched, Rejected> {
         let Decision { place, why, .. } = decision;
         match place {
             Place::Shed(Reason::NotAllowed(code)) => Err((not_allowed(code), Route::Shed)),
             Place::Shed(reason) => Err((late(reason), Route::Shed)),
-            Place::Clouds(rows) => match self.ask_clouds(&rows, &request, &why).await {
+            Place::Clouds(rows) => match self.ask_clouds(&rows, request, &why).await {
                 Ok(dispatched) => Ok(dispatched),
                 Err(refusal) if refusal.reason == Reason::Deadline || !request.policy.here => {
                     Err(self.reject(refusal))
                 }
-                Err(refusal) => match self.ask_local(&request).await {
+                Err(refusal) => match self.ask_local(request).await {
                     Ok(stream) => Ok(here(stream, refusal.reason.code())),
                     Err(refusal) => Err(self.reject(refusal)),
                 },
             },
-            Place::Local => match self.ask_local(&request).await {
+            Place::Local => match self.ask_local(request).await {
                 Ok(stream) => Ok(here(stream, why)),
                 Err(refusal) if !is_excess(&refusal.reason) => Err(self.reject(refusal)),
                 Err(refusal) => {
-                    let rows = self.open_rows(&request, Instant::now());
+                    let rows = self.open_rows(request, Instant::now());
                     let why = refusal.reason.code();
-                    let asked = self.ask_clouds(&rows, &request, &why).await;
+                    let asked = self.ask_clouds(&rows, request, &why).await;
                     asked.map_err(|_| self.reject(refusal))
                 }
             },
@@ -391,6 +418,11 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
 }
 
 impl Decision {
+    /// Whether the box alone would not have it now.
+    fn wants_to_leave(&self) -> bool {
+        self.leaving == Leaving::Kept || !self.candidates.is_empty()
+    }
+
     fn simple(place: Place, why: &str) -> Self {
         Self { place, why: why.to_owned(), leaving: Leaving::Unasked, candidates: Vec::new() }
     }

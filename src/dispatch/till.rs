@@ -28,6 +28,34 @@ pub struct Cost {
     pub settled: Arc<OnceLock<Money>>,
 }
 
+/// Writes down what wanted to leave and did not.
+pub(super) struct Stayed {
+    ledger: Option<Ledger>,
+    /// By the tenants' indices; empty without a ledger.
+    accounts: Box<[Account]>,
+}
+
+impl Stayed {
+    pub(super) fn new(ledger: Option<Ledger>, tenants: &[Arc<str>]) -> Self {
+        let no_cloud: Arc<str> = "".into();
+        let accounts = match &ledger {
+            Some(ledger) => tenants.iter().map(|name| ledger.account(name, &no_cloud)).collect(),
+            None => Box::default(),
+        };
+        Self { ledger, accounts }
+    }
+
+    /// `outcome`: it ran here instead, or nowhere.
+    pub(super) fn note(&self, request: &CompletionRequest, outcome: Outcome, why: &str) {
+        let account = self.accounts.get(request.tenant as usize);
+        let (Some(ledger), Some(account)) = (&self.ledger, account) else { return };
+        let mut entry = Entry::new(outcome);
+        entry.reason = Cow::Owned(why.to_owned());
+        entry.rule = Cow::Owned(request.policy.rule.to_string());
+        ledger.note(account, entry);
+    }
+}
+
 /// One row's prices and accounts.
 pub(super) struct Till {
     ledger: Option<Ledger>,

@@ -287,7 +287,7 @@ impl Scene {
 
     fn toml(&self) -> String {
         format!(
-            "[[cloud]]\nname = \"rack\"\nbase_url = \"http://127.0.0.1:9/v1\"\nmodel = \"big\"\n\
+            "overflow.anonymous_cloud = true\n[[cloud]]\nname = \"rack\"\nbase_url = \"http://127.0.0.1:9/v1\"\nmodel = \"big\"\n\
              hourly_usd = 2.5\nmax_in_flight = 4\n[ledger]\npath = {:?}\n",
             self.ledger()
         )

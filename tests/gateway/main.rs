@@ -15,6 +15,7 @@ mod cloud;
 mod independence;
 mod ledger;
 mod offline;
+mod overflow;
 mod policy;
 mod shutdown;
 mod speculation;

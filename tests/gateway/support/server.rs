@@ -197,7 +197,7 @@ impl Service for Shared {
 
     async fn usage(
         &self,
-        _tenant: Arc<str>,
+        _tenant: Option<Arc<str>>,
         _since: Option<i64>,
     ) -> Result<Vec<UsageLine>, AuditError> {
         Ok(Vec::new())
