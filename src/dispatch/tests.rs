@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::completion::compliance::{FedRamp, KeptHere, Requires};
 use crate::completion::{Chunk, FinishReason, Input, Usage};
+use crate::money::{Money, Price, Rate, TokenPrice};
 
 /// What a fake backend does with one request.
 #[derive(Clone)]
 enum Act {
     Answer,
+    AnswerAfter(Duration),
     /// Refuses after this time.
     Refuse(Refusal, Duration),
     /// Starts a stream that breaks before content.
@@ -88,8 +90,11 @@ impl Backend for Shared {
         };
         let chunk =
             Event::Chunk(Chunk { choice: 0, text: b"x".as_slice().into(), tokens: Vec::new() });
+        if let Act::AnswerAfter(time) = act {
+            tokio::time::sleep(time).await;
+        }
         let events = match act {
-            Act::Answer => vec![
+            Act::Answer | Act::AnswerAfter(_) => vec![
                 chunk,
                 Event::Finished { choice: 0, reason: FinishReason::Stop },
                 Event::Usage(Usage::default()),
@@ -122,6 +127,16 @@ fn bench(local: Arc<Fake>, clouds: &[Arc<Fake>]) -> Bench {
 
 /// With what each cloud declares.
 fn bench_of(local: Arc<Fake>, clouds: &[Arc<Fake>], declared: Vec<Declared>) -> Bench {
+    let said = declared.into_iter().map(|declared| (declared, terms(None)));
+    bench_with(local, clouds, said.collect())
+}
+
+/// With what each cloud costs.
+fn bench_at(local: Arc<Fake>, clouds: &[Arc<Fake>], terms: impl Iterator<Item = Terms>) -> Bench {
+    bench_with(local, clouds, terms.map(|terms| (Declared::default(), terms)).collect())
+}
+
+fn bench_with(local: Arc<Fake>, clouds: &[Arc<Fake>], said: Vec<(Declared, Terms)>) -> Bench {
     let telemetry = Telemetry::new();
     let overflow = OverflowConfig {
         ttft_objective: Duration::from_millis(300),
@@ -129,10 +144,10 @@ fn bench_of(local: Arc<Fake>, clouds: &[Arc<Fake>], declared: Vec<Declared>) -> 
         leave: 0.6,
         dwell: Duration::from_secs(2),
     };
-    let rows = clouds.iter().zip(declared).enumerate().map(|(i, (fake, declared))| Target {
+    let rows = clouds.iter().zip(said).enumerate().map(|(i, (fake, (declared, terms)))| Target {
         name: format!("c{i}").into(),
         declared,
-        terms: Terms { price: None, model: "m".into(), attested_by: None },
+        terms,
         backend: Shared(fake.clone()),
     });
     let rows = rows.collect();
@@ -449,4 +464,125 @@ async fn what_must_not_run_here_goes_to_a_cloud_or_nowhere() {
     let none = bench(Fake::new([Act::Answer]), &[]);
     none.expect_of(only(), "shed", "policy:nowhere").await;
     assert_eq!(b.local.asked() + busy.local.asked() + none.local.asked(), 0);
+}
+
+/// Dollars per million tokens of prompt and completion alike; None: nobody said.
+fn terms(price: Option<&str>) -> Terms {
+    let price = price.map(|usd| {
+        let rate = Rate::parse(usd).expect("a price");
+        Price::PerToken(TokenPrice { input: rate, output: rate, cached: rate, tier: None })
+    });
+    Terms { price, model: "m".into(), attested_by: None }
+}
+
+/// A dispatcher whose clouds cost so much and answer after so many milliseconds.
+fn priced(clouds: &[(Option<&str>, u64)]) -> Bench {
+    let fakes: Vec<_> = clouds
+        .iter()
+        .map(|(_, ms)| Fake::new([Act::AnswerAfter(Duration::from_millis(*ms))]))
+        .collect();
+    bench_at(Fake::new([Act::Answer]), &fakes, clouds.iter().map(|(price, _)| terms(*price)))
+}
+
+impl Bench {
+    fn explain(&self) -> Explanation {
+        self.dispatcher.explain(&request(None))
+    }
+
+    fn verdicts(&self) -> Vec<String> {
+        self.explain().clouds.into_iter().map(|cloud| cloud.verdict).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cheapest_comes_first_and_what_costs_the_same_by_its_row() {
+    let b = priced(&[(Some("2"), 0), (Some("0.5"), 0), (Some("0.5"), 0), (Some("1"), 0)]);
+    b.local.load(2.0);
+    b.expect("cloud:c1", "saturated").await;
+    let places: Vec<_> = b.explain().clouds.iter().map(|cloud| cloud.place).collect();
+    assert_eq!(places, [Some(4), Some(1), Some(2), Some(3)]);
+    // 100 bytes and 16 tokens, at 0.5 USD per million.
+    assert_eq!(b.explain().clouds[1].cost_max_usd, "0.000058");
+    let done = b.dispatcher.dispatch(request(None)).await.ok().unwrap();
+    assert_eq!(done.cost.expect("it has a price").max, Money::from_nano(58_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_that_is_too_slow_is_asked_last_or_not_at_all_and_tried_again_later() {
+    let b = priced(&[(Some("0.1"), 900), (Some("5"), 100)]);
+    b.local.load(5.0);
+    for _ in 0..4 {
+        b.expect("cloud:c0", "saturated").await;
+    }
+    // It needs 900 ms where 300 are wanted and 1500 are the wait here: better than waiting.
+    b.expect("cloud:c1", "saturated").await;
+    assert_eq!(b.explain().clouds[0].place, Some(2));
+    assert_eq!(b.explain().clouds[0].predicted_ttft_ms, Some(900.0));
+    b.local.load(3.0);
+    assert_eq!(b.verdicts(), ["cloud_slow", "ok"], "900 ms is no better than 900");
+    let only = priced(&[(None, 900)]);
+    only.local.load(3.0);
+    for _ in 0..4 {
+        only.expect("cloud:c0", "saturated").await;
+    }
+    only.expect("local", "cloud_slow").await;
+    tokio::time::advance(Duration::from_secs(10)).await;
+    only.expect("cloud:c0", "saturated").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_explanation_changes_nothing() {
+    let b = priced(&[(Some("1"), 0)]);
+    b.local.load(2.0);
+    for _ in 0..3 {
+        let explained = b.explain();
+        assert_eq!(
+            (explained.route.as_str(), explained.reason.as_str()),
+            ("cloud:c0", "saturated")
+        );
+    }
+    assert_eq!((b.clouds[0].asked(), b.changes()), (0, "0".into()));
+    assert!(!b.dispatcher.active());
+}
+
+/// Over random states: what is explained is what is then done.
+#[tokio::test(start_paused = true)]
+async fn an_explanation_is_the_decision() {
+    const CASES: usize = 10_000;
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut decided = std::collections::BTreeMap::<String, usize>::new();
+    let mut b = priced(&[]);
+    for case in 0..CASES {
+        if case % 50 == 0 {
+            let prices = [None, Some("0.1"), Some("1"), Some("3")];
+            let clouds = random.usize(0..5);
+            let row = |random: &mut fastrand::Rng| {
+                (prices[random.usize(0..4)], [0, 100, 400, 1200][random.usize(0..4)])
+            };
+            b = priced(&(0..clouds).map(|_| row(&mut random)).collect::<Vec<_>>());
+        }
+        b.local.load([0.0, 0.5, 0.9, 1.5, 4.0][random.usize(0..5)]);
+        tokio::time::advance(Duration::from_millis(random.u64(0..3000))).await;
+        let policy = RequestPolicy { here: random.u8(..8) > 0, ..RequestPolicy::open() };
+        let policy = if random.u8(..4) == 0 { high() } else { policy };
+        let patience = Duration::from_millis(random.u64(0..4000));
+        let deadline = (random.u8(..3) == 0).then(|| Instant::now() + patience);
+        let asked = Arc::new(CompletionRequest { deadline, ..(*of(policy)).clone() });
+        let explained = b.dispatcher.explain(&asked);
+        let (route, reason) = match b.dispatcher.dispatch(asked).await {
+            Ok(done) => (done.route.to_string(), done.reason),
+            // A cloud that was late was still the one that was asked.
+            Err((refusal, _))
+                if refusal.reason == Reason::Deadline && patience > Duration::ZERO =>
+            {
+                continue;
+            }
+            Err((refusal, route)) => (route.to_string(), refusal.reason.code()),
+        };
+        assert_eq!((&explained.route, &explained.reason), (&route, &reason), "case {case}");
+        *decided.entry(route).or_default() += 1;
+    }
+    assert!(decided.len() >= 5, "{decided:?}");
 }
