@@ -296,6 +296,8 @@ pub enum Reason {
     CloudStatus(u16),
     /// It answered something that is no completion.
     CloudGarbage,
+    /// It holds a secret; the name of the rule that found it.
+    Secret(Arc<str>),
     /// No budget, or no ledger, has room for what it may cost; the code says which.
     Budget(&'static str),
 }
@@ -318,6 +320,7 @@ impl Reason {
             Reason::CloudTimeout => "cloud_timeout".into(),
             Reason::CloudStatus(status) => format!("cloud_status:{status}"),
             Reason::CloudGarbage => "cloud_garbage".into(),
+            Reason::Secret(rule) => format!("secret:{rule}"),
             Reason::Budget(code) => (*code).into(),
         }
     }

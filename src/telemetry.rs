@@ -175,6 +175,17 @@ impl Telemetry {
             .increment(1);
     }
 
+    /// Counts a request that would have left and holds a secret, by the rule that found it.
+    pub fn secret(&self, rule: &str) {
+        Registry(&self.recorder)
+            .counter(
+                "weir_secrets_total",
+                "Requests that would have left and hold a secret, by the rule that found it.",
+                &[("rule", rule)],
+            )
+            .increment(1);
+    }
+
     /// Folds what histograms recorded; without it they keep every sample until the next scrape.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();

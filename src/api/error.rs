@@ -177,7 +177,7 @@ fn kind(status: StatusCode) -> &'static str {
 
 fn status(reason: &Reason) -> StatusCode {
     match reason {
-        Reason::NotAllowed(_) => StatusCode::FORBIDDEN,
+        Reason::NotAllowed(_) | Reason::Secret(_) => StatusCode::FORBIDDEN,
         Reason::Invalid { .. } | Reason::ContextLength | Reason::Unsupported => {
             StatusCode::BAD_REQUEST
         }

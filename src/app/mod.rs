@@ -21,7 +21,7 @@ use crate::api::{self, Api, Doors, Limits, ModelCard, Placed, Service, Shed};
 use crate::cloud::{self, EgressError, Provider};
 use crate::completion::{CompletionRequest, Refusal};
 use crate::config::Config;
-use crate::dispatch::{Dispatcher, Explanation, Load, Payers, Quote, Target, Terms};
+use crate::dispatch::{Dispatcher, Explanation, Load, Quote, Safeguards, Target, Terms};
 use crate::engine::EngineHandle;
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::ledger::{BudgetError, Ledger};
@@ -83,11 +83,12 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     let clouds = clouds.into_iter().map(target).collect();
     let rules = config.policy.rules();
     let tenants = rules.tenants.iter().map(|tenant| tenant.name.clone()).collect();
-    let payers = Payers { ledger: ledger.clone(), tenants };
+    let safeguards =
+        Safeguards { scanner: config.policy.scanner(), ledger: ledger.clone(), tenants };
     let (overflow, counting) = (&config.overflow, telemetry.clone());
     let rooms = Rooms {
         card: card(&facts),
-        dispatcher: Dispatcher::new(engine.clone(), clouds, overflow, &payers, counting),
+        dispatcher: Dispatcher::new(engine.clone(), clouds, overflow, safeguards, counting),
         ledger: config.ledger.map(|ledger| ledger.path),
     };
     let limits = Limits::new(&config.serve);

@@ -7,6 +7,7 @@ use crate::completion::Priority;
 use crate::completion::compliance::{KeptHere, Requires};
 use crate::policy::keys::{KeyDigest, Keyring};
 use crate::policy::paths::{PathRule, PathRules};
+use crate::policy::secrets::{Scanner, SecretRule};
 use crate::policy::{Rules, TenantRules};
 
 /// Who may send what where.
@@ -15,6 +16,8 @@ pub struct PolicyConfig {
     /// In the order of the rows. Empty: nobody is asked for a key.
     pub tenants: Vec<TenantConfig>,
     pub paths: Vec<PathRule>,
+    /// Patterns of the operator's own, beside the known formats.
+    pub secrets: Vec<SecretRule>,
     /// Without tenants: whether requests may leave.
     pub anonymous_cloud: bool,
     /// Where there are path rules: whether a part without a path may leave.
@@ -80,6 +83,11 @@ impl PolicyConfig {
             unknown_path_leaves: self.unknown_path_leaves,
             unmatched_path_leaves: self.unmatched_path_leaves,
         }
+    }
+
+    /// What finds secrets in requests that would leave.
+    pub fn scanner(&self) -> Scanner {
+        Scanner::new(&self.secrets).expect("each pattern was compiled before")
     }
 
     /// The one tenant that there is without rows.

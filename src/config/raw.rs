@@ -10,7 +10,7 @@ mod section;
 use std::fmt;
 
 pub(super) use money::{RawLedger, RawPrice};
-pub(super) use policy::{RawBudget, RawDeclared, RawPath, RawRequire, RawTenant};
+pub(super) use policy::{RawBudget, RawDeclared, RawPath, RawRequire, RawSecret, RawTenant};
 pub(super) use section::row_prefix;
 use section::{Section, rows};
 use toml::Table;
@@ -39,6 +39,7 @@ pub struct RawConfig {
     pub clouds: Vec<RawCloud>,
     pub tenants: Vec<RawTenant>,
     pub paths: Vec<RawPath>,
+    pub secrets: Vec<RawSecret>,
     pub ledger: RawLedger,
 }
 
@@ -118,10 +119,11 @@ impl RawConfig {
         raw.clouds = rows(&mut table, "cloud", "name", complaints, RawCloud::read);
         raw.tenants = rows(&mut table, "tenant", "name", complaints, RawTenant::read);
         raw.paths = rows(&mut table, "path", "pattern", complaints, RawPath::read);
+        raw.secrets = rows(&mut table, "secret", "name", complaints, RawSecret::read);
         raw.ledger.read(&mut Section::of(&mut table, "ledger", complaints));
         for key in table.keys() {
             let message = "unknown; there are [serve], [model], [overflow], [[cloud]], [[tenant]], \
-                           [[path]] and [ledger]";
+                           [[path]], [[secret]] and [ledger]";
             complaints.push(Complaint { key: key.clone(), message: message.into() });
         }
         raw

@@ -64,9 +64,16 @@ fn the_defaults_in_the_docs_are_the_defaults() {
 
 #[test]
 fn every_key_is_documented_in_its_section() {
-    for name in
-        ["[serve]", "[model]", "[overflow]", "[[cloud]]", "[[tenant]]", "[[path]]", "[ledger]"]
-    {
+    for name in [
+        "[serve]",
+        "[model]",
+        "[overflow]",
+        "[[cloud]]",
+        "[[tenant]]",
+        "[[path]]",
+        "[[secret]]",
+        "[ledger]",
+    ] {
         let said = complaints(&format!("{name}\nunheard = 1"));
         let unknown = said.iter().find(|line| line.contains("unheard")).unwrap();
         let keys = unknown.split("known are ").nth(1).unwrap();
@@ -171,8 +178,8 @@ fn each_wrong_key_is_named() {
         ("cloud = 3", "[[cloud]]: must be rows, each begun by [[cloud]]"),
         (
             "[clouds]",
-            "clouds: unknown; there are [serve], [model], [overflow], [[cloud]], [[tenant]], [[path]] \
-             and [ledger]",
+            "clouds: unknown; there are [serve], [model], [overflow], [[cloud]], [[tenant]], [[path]], \
+             [[secret]] and [ledger]",
         ),
         ("[serve", "line 1, column 7"),
     ];

@@ -30,6 +30,7 @@ use crate::completion::{
 use crate::config::OverflowConfig;
 use crate::ledger::{Ledger, Outcome};
 use crate::money::Asked;
+use crate::policy::secrets::Scanner;
 use crate::telemetry::Telemetry;
 
 /// A shed client is asked back no earlier, so that a full queue is not also hammered.
@@ -56,10 +57,11 @@ pub struct Target<C> {
     pub backend: C,
 }
 
-/// Who pays, and where it is written down.
-#[derive(Clone, Default)]
-pub struct Payers {
-    /// None: nothing costs anything that anybody said.
+/// What stands between a request and the clouds that policy allows it.
+pub struct Safeguards {
+    /// Finds secrets: what holds one does not leave.
+    pub scanner: Scanner,
+    /// Who pays, and where it is written down. None: nothing costs anything that anybody said.
     pub ledger: Option<Ledger>,
     /// Names, by the tenants' indices.
     pub tenants: Vec<Arc<str>>,
@@ -128,6 +130,7 @@ pub type Rejected = (Refusal, Route);
 pub struct Dispatcher<L, C> {
     local: L,
     rows: Vec<Row<C>>,
+    scanner: Scanner,
     stayed: Stayed,
     threshold: Mutex<Threshold>,
     objective: Duration,
@@ -139,14 +142,16 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         local: L,
         clouds: Vec<Target<C>>,
         overflow: &OverflowConfig,
-        payers: &Payers,
+        safeguards: Safeguards,
         telemetry: Arc<Telemetry>,
     ) -> Self {
-        let row = |target| Row::new(target, payers.ledger.as_ref(), &payers.tenants);
+        let Safeguards { scanner, ledger, tenants } = safeguards;
+        let row = |target| Row::new(target, ledger.as_ref(), &tenants);
         Self {
             local,
             rows: clouds.into_iter().map(row).collect(),
-            stayed: Stayed::new(payers.ledger.clone(), &payers.tenants),
+            stayed: Stayed::new(ledger.clone(), &tenants),
+            scanner,
             threshold: Mutex::new(Threshold::new(overflow)),
             objective: overflow.ttft_objective,
             telemetry,
@@ -203,6 +208,10 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         let Decision { place, why, .. } = decision;
         match place {
             Place::Shed(Reason::NotAllowed(code)) => Err((not_allowed(code), Route::Shed)),
+            Place::Shed(reason @ Reason::Secret(_)) => {
+                let message = "it holds a secret and may not run here";
+                Err((Refusal::new(reason, message), Route::Shed))
+            }
             Place::Shed(reason) => Err((late(reason), Route::Shed)),
             Place::Clouds(rows) => match self.ask_clouds(&rows, request, &why).await {
                 Ok(dispatched) => Ok(dispatched),
@@ -274,7 +283,7 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
             Placement::Stay => (Vec::new(), Decision::simple(Place::Local, "below_threshold")),
             Placement::Leave => {
                 let all = consider(&self.rows, request, self.here(request, now), now);
-                let decision = leave(&all);
+                let decision = self.leave(request, &all);
                 (all, decision)
             }
         };
@@ -289,6 +298,11 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         match self.may_leave(policy) {
             Ok(()) => {
                 let candidates = consider(&self.rows, request, self.here(request, now), now);
+                if let Some(reason) = self.secret(request) {
+                    let why = reason.code();
+                    let shed = Decision::simple(Place::Shed(reason), &why);
+                    return Decision { candidates, ..shed };
+                }
                 let mut rows: Vec<usize> = order(&candidates).iter().map(|next| next.row).collect();
                 if rows.is_empty() {
                     // There is nowhere else: whoever policy allows is asked, and says why not.
@@ -309,8 +323,29 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         }
     }
 
+    /// Where a request goes that should leave: to the clouds that are left, or nowhere else than
+    /// here, because of what it holds or for the reason of the first that policy would allow.
+    fn leave(&self, request: &CompletionRequest, candidates: &[Candidate]) -> Decision {
+        let rows: Vec<usize> = order(candidates).iter().map(|candidate| candidate.row).collect();
+        if rows.is_empty() {
+            return Decision::simple(Place::Local, why_none(candidates));
+        }
+        match self.secret(request) {
+            Some(reason) => Decision::simple(Place::Local, &reason.code()),
+            None => Decision::simple(Place::Clouds(rows), "saturated"),
+        }
+    }
+
+    /// Scanned once for each request that would otherwise leave, and only then.
+    fn secret(&self, request: &CompletionRequest) -> Option<Reason> {
+        self.scanner.scan(request).map(|rule| Reason::Secret(rule.clone()))
+    }
+
     /// Lets a decision count.
     fn commit(&self, request: &CompletionRequest, decision: &Decision) {
+        if let Some(rule) = decision.why.strip_prefix("secret:") {
+            self.telemetry.secret(rule);
+        }
         match decision.leaving {
             Leaving::Unasked => {}
             Leaving::Kept => self.count_refusals(&request.policy),
@@ -335,6 +370,10 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
     /// The rows for a request that the box has refused.
     fn open_rows(&self, request: &CompletionRequest, now: Instant) -> Vec<usize> {
         let nowhere_else = Here { wait: None, ..self.here(request, now) };
+        if let Some(reason) = self.secret(request) {
+            tracing::debug!(reason = reason.code(), "the request stays");
+            return Vec::new();
+        }
         let candidates = consider(&self.rows, request, nowhere_else, now);
         order(&candidates).iter().map(|candidate| candidate.row).collect()
     }
@@ -428,17 +467,11 @@ impl Decision {
     }
 }
 
-/// Where a request goes that should leave: to the clouds that are left, or nowhere else than here,
-/// for the reason of the one that came furthest.
-fn leave(candidates: &[Candidate]) -> Decision {
-    let rows: Vec<usize> = order(candidates).iter().map(|candidate| candidate.row).collect();
-    if !rows.is_empty() {
-        return Decision::simple(Place::Clouds(rows), "saturated");
-    }
+/// Why nobody is left of those that policy would allow; the first one's reason.
+fn why_none(candidates: &[Candidate]) -> &str {
     let is_policy = |why: &&String| why.starts_with("compliance:") || why.starts_with("policy:");
     let mut refused = candidates.iter().filter_map(|candidate| candidate.verdict.as_ref().err());
-    let why = refused.find(|why| !is_policy(why)).map_or("cloud_paused", String::as_str);
-    Decision::simple(Place::Local, why)
+    refused.find(|why| !is_policy(why)).map_or("cloud_paused", String::as_str)
 }
 
 /// Asks one row, with its worst case set aside.

@@ -151,9 +151,10 @@ fn bench_with(local: Arc<Fake>, clouds: &[Arc<Fake>], said: Vec<(Declared, Terms
         backend: Shared(fake.clone()),
     });
     let rows = rows.collect();
-    let payers = Payers::default();
+    let scanner = Scanner::new(&[]).expect("the known formats");
+    let safeguards = Safeguards { scanner, ledger: None, tenants: Vec::new() };
     let local_too = Shared(local.clone());
-    let dispatcher = Dispatcher::new(local_too, rows, &overflow, &payers, telemetry.clone());
+    let dispatcher = Dispatcher::new(local_too, rows, &overflow, safeguards, telemetry.clone());
     Bench { local, clouds: clouds.to_vec(), dispatcher, telemetry }
 }
 
@@ -550,7 +551,7 @@ async fn an_explanation_changes_nothing() {
 async fn an_explanation_is_the_decision() {
     const CASES: usize = 10_000;
     let seed = fastrand::u64(..);
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let mut decided = std::collections::BTreeMap::<String, usize>::new();
     let mut b = priced(&[]);
@@ -585,4 +586,31 @@ async fn an_explanation_is_the_decision() {
         *decided.entry(route).or_default() += 1;
     }
     assert!(decided.len() >= 5, "{decided:?}");
+}
+
+/// A request that ends in this.
+fn saying(text: &str, policy: RequestPolicy) -> Arc<CompletionRequest> {
+    let input = Input::Text(format!("let key = {text}"));
+    Arc::new(CompletionRequest { policy, ..CompletionRequest::greedy("r", input, 1) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_holds_a_secret_does_not_leave() {
+    let b = bench(Fake::new([Act::Answer]), &[Fake::new([Act::Answer])]);
+    let key = ["'ghp", "_0123456789abcdefghijABCDEFGHIJ012345'"].concat();
+    let only = RequestPolicy { here: false, ..RequestPolicy::open() };
+    b.local.load(2.0);
+    let stays = b.dispatcher.dispatch(saying(&key, RequestPolicy::open())).await.ok().unwrap();
+    assert_eq!((stays.route, stays.reason.as_str()), (Route::Local, "secret:github-token"));
+    let (refusal, route) = b.dispatcher.dispatch(saying(&key, only)).await.err().unwrap();
+    assert_eq!((route, refusal.reason.code()), (Route::Shed, "secret:github-token".into()));
+    assert_eq!(b.clouds[0].asked(), 0);
+    assert!(b.telemetry.render().contains(r#"weir_secrets_total{rule="github-token"} 2"#));
+    let goes = b.dispatcher.dispatch(saying("'x'", RequestPolicy::open())).await.ok().unwrap();
+    assert_eq!(goes.route, Route::Cloud("c0".into()));
+
+    let full = bench(Fake::new([refuse(Reason::QueueFull)]), &[Fake::new([Act::Answer])]);
+    let refused = full.dispatcher.dispatch(saying(&key, RequestPolicy::open())).await;
+    assert_eq!(refused.err().unwrap().0.reason, Reason::QueueFull);
+    assert_eq!(full.clouds[0].asked(), 0);
 }

@@ -30,6 +30,12 @@ pub struct RawPath {
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawSecret {
+    pub name: Option<String>,
+    pub pattern: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawRequire {
     pub fedramp: Option<String>,
     pub impact_level: Option<String>,
@@ -68,6 +74,13 @@ impl RawTenant {
         self.cloud_budgets = section.table("cloud_budgets", |all: &mut BTreeMap<_, _>, inside| {
             all.extend(inside.tables(RawBudget::read));
         });
+    }
+}
+
+impl RawSecret {
+    pub(super) fn read(&mut self, section: &mut Section<'_>) {
+        self.name = section.take("name");
+        self.pattern = section.take("pattern");
     }
 }
 

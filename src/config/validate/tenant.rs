@@ -8,13 +8,14 @@ use super::Checker;
 use super::keys::key_from_file;
 use crate::completion::Priority;
 use crate::config::policy::CLASSES;
-use crate::config::raw::{RawBudget, RawPath, RawTenant, row_prefix};
+use crate::config::raw::{RawBudget, RawPath, RawSecret, RawTenant, row_prefix};
 use crate::config::{
     Budget, CloudConfig, Config, Micros, PolicyConfig, RawCloud, RawConfig, TenantConfig,
 };
 use crate::policy::keys::{KEYS_MAX, KeyDigest};
 use crate::policy::paths::{Access, PathRule, PathRules, globs};
 use crate::policy::qualifies;
+use crate::policy::secrets::{OWN_MAX, PATTERN_BYTES_MAX, Scanner, SecretRule};
 
 /// Most `[[tenant]]` rows.
 const TENANTS_MAX: usize = 1024;
@@ -43,6 +44,7 @@ impl Checker<'_> {
     pub(super) fn policy(&mut self, raw: &RawConfig) -> PolicyConfig {
         let tenants = self.tenants(&raw.tenants, &raw.clouds);
         let paths = self.paths(&raw.paths, &tenants);
+        let secrets = self.secrets(&raw.secrets);
         self.prefix = "[overflow] ".into();
         let overflow = &raw.overflow;
         let (unknown, unmatched) = (&overflow.unknown_path, &overflow.unmatched_path);
@@ -62,6 +64,7 @@ impl Checker<'_> {
             ),
             tenants,
             paths,
+            secrets,
         }
     }
 
@@ -211,6 +214,49 @@ impl Checker<'_> {
             self.complain("[[path]]", format!("cannot be compiled together: {wrong}"));
         }
         rules
+    }
+
+    fn secrets(&mut self, raw: &[RawSecret]) -> Vec<SecretRule> {
+        self.prefix = String::new();
+        if raw.len() > OWN_MAX {
+            self.complain(
+                "[[secret]]",
+                format!("must be at most {OWN_MAX} rows, are {}", raw.len()),
+            );
+        }
+        let mut rules = Vec::new();
+        for (index, row) in raw.iter().enumerate() {
+            self.prefix = row_prefix("secret", row.name.as_deref(), index);
+            rules.extend(self.secret(row));
+        }
+        self.prefix = String::new();
+        if let Err((index, wrong)) = Scanner::new(&rules) {
+            let name = rules.get(index).map_or("", |rule| &*rule.name);
+            self.complain(
+                "[[secret]]",
+                format!("{name}: cannot be compiled with the others: {wrong}"),
+            );
+        }
+        rules
+    }
+
+    fn secret(&mut self, raw: &RawSecret) -> Option<SecretRule> {
+        let name = self.required("name", raw.name.as_deref());
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let is_name = name.is_none_or(|name| name.len() <= 64 && name.bytes().all(allowed));
+        if !is_name {
+            self.complain("name", "must be at most 64 of a-z, 0-9 and -");
+        }
+        let pattern = self.required("pattern", raw.pattern.as_deref());
+        let rule = SecretRule { name: Arc::from(name?), pattern: pattern?.to_owned() };
+        let wrong = match rule.pattern.len() > PATTERN_BYTES_MAX {
+            true => Some(format!("must be at most {PATTERN_BYTES_MAX} bytes")),
+            false => Scanner::new(std::slice::from_ref(&rule)).err().map(|(_, wrong)| wrong),
+        };
+        if let Some(wrong) = &wrong {
+            self.complain("pattern", format!("is no pattern: {}", wrong.replace('\n', " ")));
+        }
+        (is_name && wrong.is_none()).then_some(rule)
     }
 
     fn path_rule(&mut self, raw: &RawPath, tenants: &[TenantConfig]) -> Option<PathRule> {

@@ -5,7 +5,7 @@
 
 mod world;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -15,13 +15,17 @@ use weir::completion::{
     Route, Usage,
 };
 use weir::config::Config;
-use weir::dispatch::{Dispatcher, Load, Payers, Quote, Target, Terms};
+use weir::dispatch::{Dispatcher, Load, Quote, Safeguards, Target, Terms};
 use weir::money::Asked as Quoted;
 use weir::policy::asked::{self, Asked};
+use weir::policy::secrets::Scanner;
 use weir::telemetry::Telemetry;
 
 use self::world::{Asking, HIGH, World};
 use crate::support::scale;
+
+/// Compiled once: no case has patterns of its own.
+static SCANNER: LazyLock<Scanner> = LazyLock::new(|| Scanner::new(&[]).expect("known formats"));
 
 /// Cases of the full run.
 const CASES: usize = 100_000;
@@ -141,8 +145,9 @@ async fn one(
     });
     let targets = targets.collect();
     let telemetry = tally.telemetry.clone();
-    let dispatcher =
-        Dispatcher::new(local, targets, &config.overflow, &Payers::default(), telemetry);
+    let scanner = SCANNER.clone();
+    let safeguards = Safeguards { scanner, ledger: None, tenants: Vec::new() };
+    let dispatcher = Dispatcher::new(local, targets, &config.overflow, safeguards, telemetry);
     let patience = Duration::from_secs(10);
     let done = tokio::time::timeout(patience, dispatcher.dispatch(Arc::new(request)));
     let route = match done.await.expect("backends answer at once") {

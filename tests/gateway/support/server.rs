@@ -64,6 +64,7 @@ fn nobody() -> PolicyConfig {
         anonymous_cloud: false,
         unknown_path_leaves: false,
         unmatched_path_leaves: true,
+        secrets: Vec::new(),
     }
 }
 
