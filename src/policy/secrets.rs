@@ -7,10 +7,12 @@ mod formats;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
+use super::upstream::UpstreamNames;
 use crate::completion::{CompletionRequest, Input};
 use formats::{Check, FORMATS};
 
@@ -105,17 +107,22 @@ fn compile(pattern: &str) -> Result<Regex, String> {
     built.map_err(|error| error.to_string())
 }
 
-/// Every text of a request, in the order in which a model reads them.
-fn parts(input: &Input) -> Vec<&str> {
+/// Every text of a request that would leave, in the order in which a model reads them.
+fn parts(input: &Input) -> Vec<Cow<'_, str>> {
     match input {
-        Input::Text(text) => vec![text],
+        Input::Text(text) => vec![text.into()],
         // Ids never leave.
         Input::Tokens(_) => Vec::new(),
-        Input::Chat(messages) => messages.iter().map(|message| &*message.content).collect(),
+        Input::Chat(messages) => {
+            messages.iter().map(|message| (&*message.content).into()).collect()
+        }
         Input::Fim(fim) => {
-            let extras = fim.extra.iter().flat_map(|file| [&*file.path, &*file.text]);
-            let names = fim.repository.iter().chain(&fim.path).map(|name| &**name);
-            extras.chain(names).chain([&*fim.prefix, &*fim.suffix]).collect()
+            // Names as they would be sent: what is cut from them stays anyway.
+            let UpstreamNames { path, repository, extras } = UpstreamNames::of(fim);
+            let texts = fim.extra.iter().map(|file| Cow::from(&*file.text));
+            let extras = extras.into_iter().map(Cow::from).zip(texts).flat_map(<[_; 2]>::from);
+            let names = repository.into_iter().chain(path).map(Cow::from);
+            extras.chain(names).chain([(&*fim.prefix).into(), (&*fim.suffix).into()]).collect()
         }
     }
 }
