@@ -50,6 +50,7 @@ pub(super) fn validate(
     };
     checker.prefix = String::new();
     checker.warn_unused_clouds(&config);
+    checker.warn_unpriced_clouds(&config);
     if raw.clouds.is_empty() && raw.overflow != RawOverflow::default() {
         checker.warn("[overflow]", "has no effect without a [[cloud]]");
     }

@@ -119,3 +119,17 @@ fn configurations_have_fingerprints() {
     assert_eq!(one, fingerprint(CLOUD));
     assert_ne!(one, fingerprint(&format!("{CLOUD}{PRICE}")));
 }
+
+#[test]
+fn a_budget_says_which_clouds_it_does_not_hold_for() {
+    let unpriced = |text: &str| {
+        let env = |_: &str| Err(VarError::NotPresent);
+        let path = "[ledger]\npath = \"a\"\n";
+        let text = format!("{path}{text}");
+        let (_, warnings) = Config::from_text(&text, Overrides::default(), &env).unwrap();
+        warnings.into_iter().any(|warning| warning.message.contains("no budget holds for it"))
+    };
+    assert!(!unpriced(CLOUD));
+    assert!(unpriced(&format!("{CLOUD}budget_usd_day = 1.0\n")));
+    assert!(!unpriced(&format!("{CLOUD}budget_usd_day = 1.0\n{PRICE}\n")));
+}

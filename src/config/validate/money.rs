@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Checker;
 use crate::config::raw::RawPrice;
-use crate::config::{CloudConfig, LedgerConfig, RawCloud, RawConfig};
+use crate::config::{Budget, CloudConfig, Config, LedgerConfig, RawCloud, RawConfig};
 use crate::money::{Money, Price, Rate, TokenPrice};
 
 /// Longest name of a tier in bytes.
@@ -16,6 +16,21 @@ const OFFSET_HOURS_MAX: i32 = 14;
 const FILE: &str = "weir/ledger.db";
 
 impl Checker<'_> {
+    /// A budget counts what a row costs; one that costs what nobody said is free to it.
+    pub(super) fn warn_unpriced_clouds(&mut self, config: &Config) {
+        let any = |budget: &Budget| *budget != Budget::default();
+        let tenants = config.policy.tenants.iter();
+        let budgeted = tenants.flat_map(|t| t.cloud_budgets.values().chain([&t.budget])).any(any);
+        for cloud in config.clouds.iter().filter(|cloud| cloud.price.is_none()) {
+            if budgeted || any(&cloud.budget) {
+                self.warn(
+                    &format!("[[cloud]] {}", cloud.name),
+                    "has neither price nor hourly_usd, so no budget holds for it",
+                );
+            }
+        }
+    }
+
     /// None: there is nothing that would have to be written down.
     pub(super) fn ledger(
         &mut self,

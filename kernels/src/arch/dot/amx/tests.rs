@@ -46,12 +46,12 @@ impl Pair {
 
     /// Modelled tiles, beside all that can go beside them on this machine.
     fn models(threads: usize) -> Vec<Pair> {
-        let mut pairs = vec![Pair::new(Isa::Scalar, threads, &MODEL)];
+        let plain = Pair::new(Isa::Scalar, threads, &MODEL);
         #[cfg(target_arch = "x86_64")]
         if Isa::Avx512.is_available() && is_x86_feature_detected!("avx512vnni") {
-            pairs.push(Pair::new(Isa::Avx512, threads, &MODEL_VNNI));
+            return vec![plain, Pair::new(Isa::Avx512, threads, &MODEL_VNNI)];
         }
-        pairs
+        vec![plain]
     }
 
     /// The machine's own tiles.
