@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::row::Row;
 use super::{Backend, Quote};
 use crate::completion::CompletionRequest;
-use crate::money::{Asked, Money};
+use crate::money::Money;
 
 /// A cloud that is too slow for the objective must promise a first token in this part of the time
 /// that it would take here, or the request is better off waiting.
@@ -30,7 +30,6 @@ pub(super) struct Here {
 pub(super) struct Candidate {
     /// The row's index.
     pub(super) row: usize,
-    pub(super) asked: Asked,
     /// At most.
     pub(super) cost: Money,
     /// Of its recent answers, the ninth of ten; None: none is recent.
@@ -75,7 +74,6 @@ fn candidate<C: Backend + Quote>(
     let ttft = row.ttft(now);
     let mut candidate = Candidate {
         row: index,
-        asked: Asked::default(),
         cost: Money::ZERO,
         ttft,
         slow: ttft.is_some_and(|ttft| ttft > here.wanted),
@@ -94,8 +92,8 @@ fn filters<C: Backend + Quote>(
     now: Instant,
 ) -> Result<(), String> {
     row.may_have(&request.policy)?;
-    candidate.asked = row.backend.quote(request).map_err(|refusal| refusal.reason.code())?;
-    candidate.cost = row.till.worst(&candidate.asked);
+    let asked = row.backend.quote(request).map_err(|refusal| refusal.reason.code())?;
+    candidate.cost = row.till.worst(&asked);
     if row.is_paused(now) {
         return Err("cloud_paused".into());
     }

@@ -112,10 +112,10 @@ enum Place {
     Shed(Reason),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Leaving {
-    /// It was held against the threshold.
-    Weighed,
+    /// It was held against the threshold, at this saturation.
+    Weighed(f64),
     /// It would have left, but policy keeps it.
     Kept,
     /// The threshold is not asked.
@@ -183,7 +183,9 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         self.commit(&request, &decision);
         let wanted = decision.wants_to_leave();
         let placed = self.place(&request, decision).await;
-        if wanted {
+        // What the box itself refused wanted to leave as well, where there was somewhere to go.
+        let excess = |refusal: &Refusal| !self.rows.is_empty() && is_excess(&refusal.reason);
+        if wanted || placed.as_ref().is_err_and(|(refusal, _)| excess(refusal)) {
             self.note(&request, &placed);
         }
         placed
@@ -195,7 +197,8 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
             Ok(Dispatched { route: Route::Local, reason, .. }) => {
                 self.stayed.note(request, Outcome::Kept, reason);
             }
-            Ok(_) => {}
+            // It left and has rows of its own, or was wrong wherever it runs.
+            Ok(_) | Err((_, Route::Local)) => {}
             Err((refusal, _)) => self.stayed.note(request, Outcome::Shed, &refusal.reason.code()),
         }
     }
@@ -287,7 +290,7 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
                 (all, decision)
             }
         };
-        decision.leaving = Leaving::Weighed;
+        decision.leaving = Leaving::Weighed(saturation);
         Decision { candidates, ..decision }
     }
 
@@ -349,9 +352,9 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         match decision.leaving {
             Leaving::Unasked => {}
             Leaving::Kept => self.count_refusals(&request.policy),
-            Leaving::Weighed => {
+            Leaving::Weighed(saturation) => {
                 let mut threshold = self.threshold();
-                threshold.place(self.saturation(), Instant::now());
+                threshold.place(saturation, Instant::now());
                 self.count(&mut threshold);
             }
         }
@@ -370,8 +373,8 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
     /// The rows for a request that the box has refused.
     fn open_rows(&self, request: &CompletionRequest, now: Instant) -> Vec<usize> {
         let nowhere_else = Here { wait: None, ..self.here(request, now) };
-        if let Some(reason) = self.secret(request) {
-            tracing::debug!(reason = reason.code(), "the request stays");
+        if let Some(Reason::Secret(rule)) = self.secret(request) {
+            self.telemetry.secret(&rule);
             return Vec::new();
         }
         let candidates = consider(&self.rows, request, nowhere_else, now);

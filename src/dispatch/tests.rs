@@ -613,4 +613,5 @@ async fn what_holds_a_secret_does_not_leave() {
     let refused = full.dispatcher.dispatch(saying(&key, RequestPolicy::open())).await;
     assert_eq!(refused.err().unwrap().0.reason, Reason::QueueFull);
     assert_eq!(full.clouds[0].asked(), 0);
+    assert!(full.telemetry.render().contains(r#"weir_secrets_total{rule="github-token"} 1"#));
 }

@@ -96,7 +96,7 @@ impl Rule {
             match check {
                 Check::None => true,
                 Check::Random => is_random(value),
-                Check::NotAPlaceholder => !is_placeholder(value),
+                Check::NotAPlaceholder => !is_reference(value) && !is_stand_in(value),
             }
         })
     }
@@ -143,25 +143,41 @@ fn entropy(value: &[u8]) -> f64 {
     -counts.iter().filter(|count| **count > 0).map(share).map(|p| p * p.log2()).sum::<f64>()
 }
 
-/// Whether a text stands for a secret in an example, or is taken from elsewhere when it runs.
+/// Words that stand for a secret in an example.
+const STAND_INS: [&str; 14] = [
+    "example",
+    "placeholder",
+    "your",
+    "xxxx",
+    "changeme",
+    "dummy",
+    "sample",
+    "redacted",
+    "****",
+    "test",
+    "secret",
+    "password",
+    "passwd",
+    "localhost",
+];
+
+/// Whether a text is taken from elsewhere when it runs.
+fn is_reference(value: &[u8]) -> bool {
+    ["${", "<", "%(", "$(", "{"].iter().any(|mark| value.starts_with(mark.as_bytes()))
+}
+
+/// Whether a text is such a word, or several, and digits: a password that merely holds one is a
+/// password.
+fn is_stand_in(value: &[u8]) -> bool {
+    let mut rest = String::from_utf8_lossy(value).to_ascii_lowercase();
+    for word in STAND_INS {
+        rest = rest.replace(word, "");
+    }
+    rest.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_punctuation())
+}
+
+/// Whether a value that looks drawn stands for a secret all the same.
 fn is_placeholder(value: &[u8]) -> bool {
     let text = String::from_utf8_lossy(value).to_ascii_lowercase();
-    const WORDS: [&str; 14] = [
-        "example",
-        "placeholder",
-        "your",
-        "xxxx",
-        "changeme",
-        "dummy",
-        "sample",
-        "redacted",
-        "****",
-        "test",
-        "secret",
-        "password",
-        "passwd",
-        "localhost",
-    ];
-    let taken = ["${", "{{", "<", "%(", "$(", "{"].iter().any(|mark| text.starts_with(mark));
-    taken || WORDS.iter().any(|word| text.contains(word))
+    is_reference(value) || STAND_INS.iter().any(|word| text.contains(word))
 }

@@ -222,6 +222,12 @@ fn examples_and_references_are_no_secrets() {
 }
 
 #[test]
+fn a_password_that_holds_a_telling_word_is_a_password() {
+    let found = scanner().find("postgres://app:prodtest7Kd@db.internal/app").cloned();
+    assert_eq!(found.as_deref(), Some("connection-string"));
+}
+
+#[test]
 fn the_operators_own_patterns_count_and_wrong_ones_are_named() {
     let own = |pattern: &str| SecretRule { name: "ticket".into(), pattern: pattern.into() };
     let scanner = Scanner::new(&[own(r"\bACME-[0-9]{6}\b")]).expect("it compiles");

@@ -220,7 +220,7 @@ impl Asking {
 
     pub(super) fn input(&self) -> Input {
         let Some(parts) = &self.parts else { return Input::Text("a".into()) };
-        let path = |folder: &str| format!("/root/{folder}/a.rs");
+        let path = |folder: &str| format!("/home/{folder}/a.rs");
         Input::Fim(FimInput {
             path: parts[0].map(path),
             extra: parts[1..]
