@@ -218,6 +218,8 @@ impl Engine {
         for generated in self.scheduler.take_ends() {
             self.rates.record_sequence(generated);
         }
+        let (tokens, fresh) = self.scheduler.take_admitted();
+        self.rates.record_prompts(tokens, fresh);
         self.places.saturation.publish_load(self.scheduler.load());
         self.places.saturation.publish_rates(&self.rates);
     }
