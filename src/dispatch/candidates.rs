@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Quote;
 use super::row::Row;
+use super::ttft::Known;
 use crate::completion::CompletionRequest;
 use crate::money::Money;
 
@@ -32,8 +33,8 @@ pub(super) struct Candidate {
     pub(super) row: usize,
     /// At most.
     pub(super) cost: Money,
-    /// Of its recent answers, the ninth of ten; None: none is recent.
-    pub(super) ttft: Option<Duration>,
+    /// How long it takes to a first token, as far as is known.
+    known: Known,
     /// Whether the objective is out of its reach.
     slow: bool,
     /// The code of the first filter that it failed.
@@ -71,12 +72,16 @@ fn candidate<C: Quote>(
     here: Here,
     now: Instant,
 ) -> Candidate {
-    let ttft = row.ttft(now);
+    let known = row.ttft(now);
     let mut candidate = Candidate {
         row: index,
         cost: Money::ZERO,
-        ttft,
-        slow: ttft.is_some_and(|ttft| ttft > here.wanted),
+        known,
+        slow: match known {
+            Known::Nothing => false,
+            Known::Awaited(asked) => now.duration_since(asked) > here.wanted,
+            Known::Answers { ttft, .. } => ttft > here.wanted,
+        },
         verdict: Ok(()),
     };
     candidate.verdict = filters(&mut candidate, row, request, here, now);
@@ -97,29 +102,58 @@ fn filters<C: Quote>(
     if row.is_paused(now) {
         return Err("cloud_paused".into());
     }
-    if candidate.slow && !is_faster(candidate.ttft, here.wait) {
+    if candidate.slow && !is_worth_a_try(candidate.known, here.wait) {
         return Err("cloud_slow".into());
     }
     Ok(row.till.check(request.tenant, candidate.cost)?)
 }
 
-/// Whether waiting for the cloud is shorter by a margin than waiting here, if that can be.
-fn is_faster(cloud: Option<Duration>, here: Option<Duration>) -> bool {
+/// Whether waiting for the cloud is shorter by a margin than waiting here, if that can be, or too
+/// little is known to tell.
+fn is_worth_a_try(cloud: Known, here: Option<Duration>) -> bool {
     match (cloud, here) {
-        (Some(cloud), Some(here)) => cloud <= here.mul_f64(FASTER),
+        (Known::Answers { ttft, enough: true }, Some(here)) => ttft <= here.mul_f64(FASTER),
         _ => true,
     }
 }
 
-/// The rows that may be asked: those that meet the objective by what they cost, then the others
-/// by how long they take; what is equal stays in the order of the rows.
+/// Which rows come first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// It meets the objective, or is worth a try: by what it costs.
+    Meets(Money),
+    /// Its first answer is awaited and not late yet.
+    Awaited(Money),
+    /// By how long it takes; least of all what has not answered in time.
+    Slow(Duration),
+}
+
+impl Candidate {
+    /// Of its recent answers, the ninth of ten; None: none is recent.
+    fn ttft(&self) -> Option<Duration> {
+        match self.known {
+            Known::Answers { ttft, .. } => Some(ttft),
+            Known::Nothing | Known::Awaited(_) => None,
+        }
+    }
+
+    fn turn(&self) -> Turn {
+        match self.known {
+            Known::Awaited(_) if self.slow => Turn::Slow(Duration::MAX),
+            Known::Awaited(_) => Turn::Awaited(self.cost),
+            Known::Answers { ttft, .. } if self.slow => Turn::Slow(ttft),
+            Known::Answers { .. } | Known::Nothing => Turn::Meets(self.cost),
+        }
+    }
+}
+
+/// The rows that may be asked: those that meet the objective by what they cost, then those that
+/// have not answered yet, then the others by how long they take; what is equal stays in the order
+/// of the rows.
 pub(super) fn order(candidates: &[Candidate]) -> Vec<&Candidate> {
     let mut order: Vec<&Candidate> =
         candidates.iter().filter(|candidate| candidate.verdict.is_ok()).collect();
-    order.sort_by_key(|candidate| match candidate.slow {
-        false => (false, candidate.cost, Duration::ZERO),
-        true => (true, Money::ZERO, candidate.ttft.unwrap_or_default()),
-    });
+    order.sort_by_key(|candidate| candidate.turn());
     order
 }
 
@@ -130,7 +164,7 @@ pub(super) fn told<C>(rows: &[Row<C>], candidates: &[Candidate]) -> Vec<Consider
         cloud: rows[candidate.row].name.to_string(),
         verdict: candidate.verdict.clone().err().unwrap_or_else(|| "ok".into()),
         place: order.iter().position(|next| next.row == candidate.row).map(|place| place + 1),
-        predicted_ttft_ms: candidate.ttft.map(|ttft| ttft.as_secs_f64() * 1e3),
+        predicted_ttft_ms: candidate.ttft().map(|ttft| ttft.as_secs_f64() * 1e3),
         cost_max_usd: candidate.cost.to_string(),
     };
     candidates.iter().map(told).collect()

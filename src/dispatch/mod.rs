@@ -1,7 +1,8 @@
 //! Where a request runs: here, in a cloud, or nowhere.
 //!
 //! [`threshold`] says whether a request should leave; [`candidates`] which clouds may have it, in
-//! the order in which they are asked; [`row`] whether a cloud is well, [`till`] what it costs.
+//! the order in which they are asked; [`row`] whether a cloud is well, [`ttft`] how fast it is,
+//! [`till`] what it costs.
 //! [`Dispatcher::dispatch`] asks them in turn and commits to the first that has content;
 //! [`Dispatcher::explain`] tells what it would do and asks nobody.
 
@@ -10,6 +11,7 @@ mod row;
 mod simulated;
 mod threshold;
 mod till;
+mod ttft;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

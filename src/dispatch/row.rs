@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Target;
 use super::till::Till;
+use super::ttft::{Known, Ttft};
 use crate::completion::compliance::{Declared, RequestPolicy};
 use crate::completion::{CompletionStream, Event, Reason, Refusal};
 use crate::ledger::Ledger;
@@ -21,13 +22,6 @@ const PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(60);
 /// A cloud's own wish to be left alone is believed this far.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// Answers whose time to first token is remembered,
-const TTFT_SAMPLES: usize = 32;
-/// and how many say something.
-const TTFT_SAMPLES_MIN: usize = 4;
-/// How long what they say is believed. A cloud that was too slow gets another try then.
-const TTFT_STALE: Duration = Duration::from_secs(10);
 
 pub(super) struct Row<C> {
     pub(super) name: Arc<str>,
@@ -45,9 +39,9 @@ impl<C> Row<C> {
         Self { name, backend, till, declared, health: Arc::default() }
     }
 
-    /// Time to first token that nine of ten recent answers kept to; None: there are none.
-    pub(super) fn ttft(&self, now: Instant) -> Option<Duration> {
-        self.health.state().ttft.p90(now)
+    /// What is known of its time to first token.
+    pub(super) fn ttft(&self, now: Instant) -> Known {
+        self.health.state().ttft.known(now)
     }
 
     /// Whether a request may be sent there at all; else the reason's code.
@@ -63,14 +57,15 @@ impl<C> Row<C> {
     pub(super) fn admit(&self, now: Instant) -> bool {
         let mut state = self.health.state();
         match state.paused_until {
-            None => true,
-            Some(until) if now < until => false,
+            None => {}
+            Some(until) if now < until => return false,
             Some(_) => {
                 state.paused_until = Some(now + PAUSE);
                 state.probing = true;
-                true
             }
         }
+        state.ttft.asked(now);
+        true
     }
 
     /// The cloud gave content, which ends a pause if this was the try at its end. (Another's
@@ -132,42 +127,6 @@ struct State {
     ttft: Ttft,
 }
 
-/// The times to first token of a cloud's latest answers.
-#[derive(Default)]
-struct Ttft {
-    /// The oldest is overwritten.
-    latest: [Duration; TTFT_SAMPLES],
-    count: usize,
-    /// When the last one came.
-    at: Option<Instant>,
-}
-
-impl Ttft {
-    fn push(&mut self, ttft: Duration, now: Instant) {
-        if self.is_stale(now) {
-            self.count = 0;
-        }
-        self.latest[self.count % TTFT_SAMPLES] = ttft;
-        self.count += 1;
-        self.at = Some(now);
-    }
-
-    /// None while there are too few to tell, or the last one is old: then it is worth a try.
-    fn p90(&self, now: Instant) -> Option<Duration> {
-        if self.count < TTFT_SAMPLES_MIN || self.is_stale(now) {
-            return None;
-        }
-        let mut latest = self.latest;
-        let latest = &mut latest[..self.count.min(TTFT_SAMPLES)];
-        let place = (latest.len() * 9).div_ceil(10) - 1;
-        Some(*latest.select_nth_unstable(place).1)
-    }
-
-    fn is_stale(&self, now: Instant) -> bool {
-        self.at.is_none_or(|at| now.duration_since(at) >= TTFT_STALE)
-    }
-}
-
 impl Health {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -183,6 +142,7 @@ impl Health {
         if matches!(refusal.reason, Reason::CloudCannot(_) | Reason::CloudBusy | Reason::Budget(_))
         {
             // Nothing was sent, so nothing was learnt: the next request may try.
+            state.ttft.not_asked();
             if probed {
                 state.paused_until = Some(now);
             }
