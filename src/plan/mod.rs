@@ -17,7 +17,7 @@ mod speed;
 pub mod trace;
 
 pub use self::cloud::{CloudRow, Tally};
-pub use self::local::BoxRoom;
+pub use self::local::{BoxRoom, Service};
 pub use self::outcome::{Fate, Outcome, Placement};
 pub use self::replay::{Policy, World, replay};
 pub use self::speed::{BoxSpeed, CloudSpeed, Speeds};
