@@ -6,6 +6,7 @@
 //! [`figures`] turns repeats into what is reported. [`quality`] measures no time: it compares
 //! formats of weights; [`spill`] the decision where requests run. docs/performance.md says what the numbers mean.
 
+mod calibrate;
 mod decode;
 mod divergence;
 mod figures;
@@ -23,6 +24,7 @@ use std::io::{self, Read};
 
 use serde::Serialize;
 
+pub(super) use self::calibrate::box_speed;
 use super::{Failure, say};
 use crate::config::Config;
 
