@@ -16,8 +16,8 @@ mod wire;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use egress::Egress;
 pub use egress::EgressError;
+use egress::{Egress, Way};
 use http_body_util::Full;
 use hyper::header::{self, HeaderValue};
 use hyper::{Request, Uri};
@@ -36,6 +36,7 @@ use wire::{Rendered, Shape};
 pub struct Provider {
     row: CloudConfig,
     egress: Arc<Egress>,
+    way: Way,
     /// One permit per exchange; the stream holds it.
     in_flight: Arc<Semaphore>,
     completions: Uri,
@@ -48,12 +49,15 @@ pub fn providers(rows: &[CloudConfig]) -> Result<Vec<Provider>, EgressError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let egress = Arc::new(Egress::new(rows)?);
-    rows.iter().map(|row| Provider::new(row, egress.clone())).collect()
+    let mut egress = Egress::builder();
+    let ways: Vec<Way> = rows.iter().map(|row| egress.row(row)).collect::<Result<_, _>>()?;
+    let egress = Arc::new(egress.build());
+    let rows = rows.iter().zip(ways);
+    rows.map(|(row, way)| Provider::new(row, egress.clone(), way)).collect()
 }
 
 impl Provider {
-    fn new(row: &CloudConfig, egress: Arc<Egress>) -> Result<Self, EgressError> {
+    fn new(row: &CloudConfig, egress: Arc<Egress>, way: Way) -> Result<Self, EgressError> {
         let bad = || EgressError::Origin(row.name.clone());
         let authorization = match &row.api_key {
             None => None,
@@ -70,6 +74,7 @@ impl Provider {
             in_flight: Arc::new(Semaphore::new(row.max_in_flight.min(Semaphore::MAX_PERMITS))),
             row: row.clone(),
             egress,
+            way,
             authorization,
         })
     }
@@ -128,7 +133,7 @@ impl Backend for Provider {
         })?;
         let started = Instant::now();
         let timing = Timing::new(&self.row, request.deadline, started);
-        let sending = self.egress.send(self.outgoing(&request.id, &rendered));
+        let sending = self.egress.send(self.outgoing(&request.id, &rendered), self.way);
         let response = timeout_at(timing.first_due(), sending)
             .await
             .map_err(|_| timing.late(Instant::now()))?
@@ -168,7 +173,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Budget;
+    use crate::config::{Budget, Connection};
 
     /// A row with short timeouts.
     pub(super) fn row(base_url: &str) -> CloudConfig {
@@ -186,6 +191,7 @@ mod tests {
             declared: Declared::default(),
             budget: Budget::default(),
             price: None,
+            connection: Connection::default(),
         }
     }
 
