@@ -228,6 +228,8 @@ pub struct CloudConfig {
     pub api_key: Option<Secret>,
     pub model: Arc<str>,
     pub fim: CloudFim,
+    /// Whether answers are asked for as streams; a route that cannot gives them whole.
+    pub stream: bool,
     /// Upper bound put on what a request asks for.
     pub max_tokens: u32,
     pub max_in_flight: usize,
@@ -263,6 +265,7 @@ impl CloudConfig {
             api_key: None,
             model: "default".into(),
             fim: CloudFim::Peer,
+            stream: true,
             max_tokens: u32::MAX,
             max_in_flight: 1,
             connect_timeout: ms(defaults::CONNECT_TIMEOUT_MS),

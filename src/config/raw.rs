@@ -90,6 +90,7 @@ pub struct RawCloud {
     pub model: Option<String>,
     pub fim: Option<String>,
     pub fim_family: Option<String>,
+    pub stream: Option<bool>,
     pub max_tokens: Option<i64>,
     pub max_in_flight: Option<i64>,
     pub connect_timeout_ms: Option<i64>,
@@ -223,6 +224,7 @@ impl RawCloud {
         self.model = section.take("model");
         self.fim = section.take("fim");
         self.fim_family = section.take("fim_family");
+        self.stream = section.take("stream");
         self.max_tokens = section.take("max_tokens");
         self.max_in_flight = section.take("max_in_flight");
         self.connect_timeout_ms = section.take("connect_timeout_ms");

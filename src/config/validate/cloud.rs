@@ -72,6 +72,7 @@ impl Checker<'_> {
             api_key,
             model: Arc::from(model?),
             fim: fim?,
+            stream: raw.stream.unwrap_or(true),
             max_tokens: u32::try_from(max_tokens).unwrap_or(u32::MAX),
             max_in_flight,
             connect_timeout,
