@@ -138,8 +138,7 @@ fn cannot(request: &CompletionRequest, row: &CloudConfig) -> Option<&'static str
     };
     let checks = [
         ("prompt", matches!(request.input, Input::Tokens(_))),
-        ("path", around.is_some_and(|fim| fim.path.is_some())),
-        ("repository", around.is_some_and(|fim| fim.repository.is_some())),
+        // Where there is no field for a path it is left out: a hint, and settled policy by now.
         ("extra_files", around.is_some_and(|fim| !fim.extra.is_empty())),
         ("max_tokens", request.max_tokens == Some(0)),
         ("echo", request.echo),
