@@ -10,7 +10,7 @@ use super::Target;
 use super::till::Till;
 use super::ttft::{Known, Ttft};
 use crate::completion::compliance::{Declared, RequestPolicy};
-use crate::completion::{CompletionStream, Event, Reason, Refusal};
+use crate::completion::{CompletionStream, Event, Fault, Reason, Refusal};
 use crate::ledger::Ledger;
 use crate::policy::permits;
 
@@ -20,6 +20,10 @@ const FAILURES_MAX: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(5);
 /// A wrong key or model does not mend itself; asking costs each request a round trip.
 const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(60);
+/// Too much at once, and the cloud did not say for how long.
+const PAUSE_THROTTLED: Duration = Duration::from_secs(1);
+/// A quota that is used up is not back in a minute.
+const PAUSE_QUOTA: Duration = Duration::from_secs(600);
 /// A cloud's own wish to be left alone is believed this far.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -153,7 +157,11 @@ impl Health {
         }
         let pause = match (&refusal.reason, refusal.retry_after) {
             (_, Some(wish)) => Some(wish.min(PAUSE_MAX)),
-            (Reason::CloudStatus(401..=404), None) => Some(PAUSE_MISCONFIGURED),
+            (Reason::Cloud(Fault::Throttled), None) => Some(PAUSE_THROTTLED),
+            (Reason::Cloud(Fault::Quota), None) => Some(PAUSE_QUOTA),
+            (Reason::Cloud(Fault::Credentials | Fault::Clock | Fault::NotFound), None) => {
+                Some(PAUSE_MISCONFIGURED)
+            }
             _ => (state.failures >= FAILURES_MAX).then_some(PAUSE),
         };
         if let Some(pause) = pause {
@@ -166,7 +174,7 @@ impl Health {
 fn is_failure(reason: &Reason) -> bool {
     match reason {
         Reason::CloudUnreachable | Reason::CloudTimeout | Reason::CloudGarbage => true,
-        Reason::CloudStatus(status) => !matches!(status, 400 | 413 | 422),
+        Reason::Cloud(fault) => *fault == Fault::Failed,
         _ => false,
     }
 }

@@ -7,8 +7,6 @@ use super::scheduler::StepRows;
 
 /// Weight of the tokens of a step: with drafts they differ from step to step.
 const TOKENS_WEIGHT: f64 = 0.05;
-/// Weight of what admitted prompts had to compute: the next ones are other people's.
-const PROMPTS_WEIGHT: f64 = 0.1;
 /// Weight of a new measurement: half of what is known dates from the last three full ones.
 const WEIGHT: f64 = 0.2;
 /// A chunk of fewer prefill rows than this says less about the speed of prefill and weighs less.
@@ -32,9 +30,6 @@ pub(crate) struct Rates {
     /// Of prefill alone: what a step's budget is made of.
     prefill_row_ms: Average,
     sequence_tokens: Average,
-    /// Tokens of prompts, and of them those that were not in the prefix cache.
-    prompt_tokens: Average,
-    fresh_tokens: Average,
 }
 
 impl Rates {
@@ -46,8 +41,6 @@ impl Rates {
             costs: Costs::default(),
             prefill_row_ms: Average::default(),
             sequence_tokens: Average(Some(SEQUENCE_TOKENS_FIRST)),
-            prompt_tokens: Average::default(),
-            fresh_tokens: Average::default(),
         }
     }
 
@@ -107,23 +100,6 @@ impl Rates {
     /// Takes in how many tokens a sequence generated until its end.
     pub(crate) fn record_sequence(&mut self, generated: usize) {
         self.sequence_tokens.update(generated as f64, WEIGHT);
-    }
-
-    /// Takes in how many tokens the prompts had that were admitted, and how many of them were not
-    /// in the prefix cache.
-    pub(crate) fn record_prompts(&mut self, tokens: usize, fresh: usize) {
-        if tokens > 0 {
-            self.prompt_tokens.update(tokens as f64, PROMPTS_WEIGHT);
-            self.fresh_tokens.update(fresh as f64, PROMPTS_WEIGHT);
-        }
-    }
-
-    /// What part of a prompt will have to be computed, before it was looked up.
-    pub(super) fn fresh_part(&self) -> f64 {
-        match self.prompt_tokens.get() {
-            0.0 => 1.0,
-            tokens => self.fresh_tokens.get() / tokens,
-        }
     }
 
     /// How many prefill rows fit in a step beside so many decodes.
@@ -226,20 +202,5 @@ mod tests {
         rates.record(rows(0, 32), Duration::from_millis(32));
         let beside = rates.prefill_rows(2);
         assert!(beside <= 35, "{beside} rows beside two decodes of 10 ms");
-    }
-
-    #[test]
-    fn a_prompt_that_comes_is_as_new_as_those_before() {
-        let mut rates = Rates::new(50);
-        assert_eq!(rates.fresh_part(), 1.0);
-        for _ in 0..100 {
-            rates.record_prompts(1000, 100);
-            rates.record_prompts(0, 0);
-        }
-        assert!((rates.fresh_part() - 0.1).abs() < 1e-9);
-        for _ in 0..7 {
-            rates.record_prompts(1000, 1000);
-        }
-        assert!((0.5..0.6).contains(&rates.fresh_part()), "{}", rates.fresh_part());
     }
 }

@@ -11,9 +11,7 @@
 //! that "mean tokens x milliseconds per token" is the time between two ends; a token that came
 //! out of a draft is a token. A request's own
 //! prefill is not part of it: an idle box is exactly 0, however slow it is. What has been let in
-//! but has not reached the engine's thread yet counts too, so a burst is seen while it arrives;
-//! what the prefix cache has of it is not known by then, so it counts as much as prompts did of
-//! late.
+//! but has not reached the engine's thread yet counts too, so a burst is seen while it arrives.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -36,8 +34,6 @@ pub struct Saturation {
     prefill_wait_ms: AtomicF64,
     decode_token_ms: AtomicF64,
     sequence_tokens: AtomicF64,
-    /// What part of an arriving prompt will have to be computed.
-    fresh_part: AtomicF64,
     blocks_referenced: AtomicUsize,
     blocks_cached: AtomicUsize,
     blocks_total: AtomicUsize,
@@ -61,13 +57,25 @@ impl Saturation {
 
     /// Milliseconds of work ahead of a new request.
     pub fn work_ahead_ms(&self) -> f64 {
-        let arriving = get(&self.arriving_tokens) as f64 * self.fresh_part.get();
-        let prefill_tokens = get(&self.prefill_tokens) as f64 + arriving;
-        let sequences = self.running() + self.waiting();
+        self.work_before_ms(0, 0)
+    }
+
+    /// Milliseconds of work ahead of one that is counted already, with so many sequences and
+    /// prompt tokens.
+    pub(super) fn work_before_ms(&self, sequences: usize, tokens: usize) -> f64 {
+        let prefill_tokens = get(&self.prefill_tokens) + get(&self.arriving_tokens);
+        let prefill_tokens = prefill_tokens.saturating_sub(tokens);
+        let sequences = (self.running() + self.waiting()).saturating_sub(sequences);
         let ends_first = (sequences + 1).saturating_sub(get(&self.seats));
-        let prefill_ms = prefill_tokens * self.prefill_wait_ms.get();
+        let prefill_ms = prefill_tokens as f64 * self.prefill_wait_ms.get();
         let ends_ms = ends_first as f64 * self.sequence_tokens.get() * self.decode_token_ms.get();
         prefill_ms + ends_ms
+    }
+
+    /// Milliseconds that so many prompt tokens and the step of a first token take beside what runs.
+    pub(super) fn own_work_ms(&self, tokens: usize) -> f64 {
+        let step_rows = (self.running() + 1).min(get(&self.slots));
+        tokens as f64 * self.prefill_wait_ms.get() + step_rows as f64 * self.decode_token_ms.get()
     }
 
     /// Sequences in the batch.
@@ -131,7 +139,6 @@ impl Saturation {
         self.prefill_wait_ms.set(rates.prefill_wait_ms(self.running()));
         self.decode_token_ms.set(rates.decode_token_ms());
         self.sequence_tokens.set(rates.sequence_tokens());
-        self.fresh_part.set(rates.fresh_part());
     }
 
     pub(crate) fn arriving(&self, sequences: usize, tokens: usize) {
@@ -185,7 +192,6 @@ mod tests {
     fn work_ahead_is_prefill_and_ends_to_wait_for() {
         let saturation = Saturation::new(4);
         let mut rates = Rates::new(50);
-        rates.record_prompts(100, 20);
         rates.record(StepRows { prefills: 32, ..StepRows::default() }, Duration::from_millis(64));
         rates.record(StepRows { decodes: 4, ..StepRows::default() }, Duration::from_millis(12));
         saturation.publish_rates(&rates);
@@ -198,9 +204,8 @@ mod tests {
         saturation.publish_load(Load { prefill_tokens: 100, ..load });
         assert_eq!(saturation.work_ahead_ms(), 200.0);
         saturation.arriving(2, 50);
-        // 100 tokens to prefill and 10 of 50 more, of which the cache has the others; and two of
-        // the five must end, 32 tokens each, 3 ms a token
-        assert_eq!(saturation.work_ahead_ms(), 220.0 + 2.0 * 32.0 * 3.0);
+        // 150 tokens to prefill, and two of the five must end, 32 tokens each, 3 ms a token
+        assert_eq!(saturation.work_ahead_ms(), 300.0 + 2.0 * 32.0 * 3.0);
         saturation.arrived(2, 50);
         saturation.publish_load(Load { seats: 3, ..load });
         assert_eq!(saturation.work_ahead_ms(), 32.0 * 3.0, "a slot without blocks is none");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::speed::CloudSpeed;
 use super::trace::Arrival;
-use crate::completion::{CompletionRequest, Reason, Refusal, Usage};
+use crate::completion::{CompletionRequest, Fault, Reason, Refusal, Usage};
 use crate::dispatch::Quote;
 use crate::money::{Asked, Money, Price};
 
@@ -115,8 +115,9 @@ impl SimulatedCloud {
         if let Some(wait_ns) = self.over_limit(f64::from(up_front), now_ns) {
             self.tally.limited += 1;
             let at_ns = now_ns + (ttft_ns as f64 * REFUSAL_PART) as u64;
-            let refusal = Refusal::new(Reason::CloudStatus(429), "the cloud is over its limit")
-                .with_retry_after(Duration::from_nanos(wait_ns));
+            let refusal =
+                Refusal::new(Reason::Cloud(Fault::Throttled), "the cloud is over its limit")
+                    .with_retry_after(Duration::from_nanos(wait_ns));
             return Answer::Refused { at_ns, refusal };
         }
         let timeout_ns = self.row.first_token_timeout.as_nanos() as u64;

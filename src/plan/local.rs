@@ -45,8 +45,6 @@ pub(super) struct SimulatedBox {
     waiting_tokens: usize,
     running: Vec<Running>,
     stride: Option<Stride>,
-    /// Tokens of prompts admitted since the averages were told, and of them the fresh ones.
-    admitted: (usize, usize),
     /// Reused list of who prefills.
     prefills: Vec<(Rank, usize)>,
 }
@@ -143,7 +141,6 @@ impl SimulatedBox {
             waiting_tokens: 0,
             running: Vec::with_capacity(room.slots),
             stride: None,
-            admitted: (0, 0),
             prefills: Vec::with_capacity(room.slots),
             room,
         };
@@ -184,8 +181,10 @@ impl SimulatedBox {
             return false;
         }
         let rank = Rank::new(SequenceId(u64::from(request)), arrival.priority);
-        self.saturation.arriving(1, arrival.prompt_tokens as usize);
-        self.arriving.push(Waiting { request, arrival: *arrival, rank, cached: 0 });
+        let cached = self.sessions.found(arrival.session, arrival.cached_tokens);
+        let waiting = Waiting { request, arrival: *arrival, rank, cached };
+        self.saturation.arriving(1, waiting.to_compute());
+        self.arriving.push(waiting);
         match &mut self.stride {
             None => self.begin(now_ns),
             // The engine looks at what arrived between two passes.
@@ -274,8 +273,6 @@ impl SimulatedBox {
         let decodes = self.running.iter().filter(|running| !running.is_prefilling()).count();
         let prefills = self.add_prefills(decodes);
         let rows = StepRows { decodes, drafts: 0, prefills };
-        let (tokens, fresh) = std::mem::take(&mut self.admitted);
-        self.rates.record_prompts(tokens, fresh);
         self.publish();
         if self.running.is_empty() {
             assert!(self.waiting.is_empty(), "an idle box has nobody wait");
@@ -292,10 +289,10 @@ impl SimulatedBox {
 
     fn take_arrived(&mut self) {
         for mut waiting in std::mem::take(&mut self.arriving) {
+            self.saturation.arrived(1, waiting.to_compute());
             let arrival = &waiting.arrival;
             waiting.cached = self.sessions.found(arrival.session, arrival.cached_tokens);
             self.waiting_tokens += waiting.to_compute();
-            self.saturation.arrived(1, waiting.arrival.prompt_tokens as usize);
             self.waiting.insert(waiting.rank, waiting);
         }
     }
@@ -311,8 +308,6 @@ impl SimulatedBox {
             self.waiting_tokens -= waiting.to_compute();
             let Waiting { request, arrival, rank, .. } = waiting;
             let computed = self.sessions.found(arrival.session, arrival.cached_tokens);
-            self.admitted.0 += arrival.prompt_tokens as usize;
-            self.admitted.1 += (arrival.prompt_tokens - computed) as usize;
             self.running.push(Running {
                 request,
                 arrival,

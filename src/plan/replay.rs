@@ -14,7 +14,7 @@ use super::rivals::{Cooldown, QueueDepth};
 use super::router::{Router, Sight, Weir};
 use super::speed::BoxSpeed;
 use super::trace::{Arrival, Trace};
-use crate::completion::Refusal;
+use crate::completion::{Fault, Reason, Refusal};
 use crate::config::OverflowConfig;
 use crate::dispatch::Placed;
 use crate::policy::secrets::Scanner;
@@ -108,10 +108,11 @@ impl Why {
     }
 
     fn refusal(self) -> Refusal {
-        use crate::completion::Reason;
         match self {
-            Why::Limited { retry_after_ns } => Refusal::new(Reason::CloudStatus(429), "limited")
-                .with_retry_after(Duration::from_nanos(retry_after_ns)),
+            Why::Limited { retry_after_ns } => {
+                Refusal::new(Reason::Cloud(Fault::Throttled), "limited")
+                    .with_retry_after(Duration::from_nanos(retry_after_ns))
+            }
             Why::Late => Refusal::new(Reason::CloudTimeout, "late"),
         }
     }

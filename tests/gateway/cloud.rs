@@ -8,10 +8,10 @@ use serde_json::json;
 use weir::cloud::{Provider, providers};
 use weir::completion::compliance::Declared;
 use weir::completion::{
-    Backend, ChatMessage, CompletionRequest, CompletionStream, Event, FimInput, FinishReason,
-    Input, Reason, Refusal, Usage,
+    Backend, ChatMessage, CompletionRequest, CompletionStream, Event, Fault, FimInput,
+    FinishReason, Input, Reason, Refusal, Usage,
 };
-use weir::config::{Budget, CloudConfig, CloudFim, Secret};
+use weir::config::{Budget, CloudConfig, CloudFim, Connection, Secret};
 
 use crate::support::cloud::{
     Cloud, Step, chunk, chunked_head, data, done, finish, head, status, text, usage,
@@ -28,6 +28,7 @@ fn row(cloud: &Cloud) -> CloudConfig {
         api_key: Some(Secret::new("key-of-the-test")),
         model: "coder".into(),
         fim: CloudFim::Suffix,
+        stream: true,
         max_tokens: 64,
         max_in_flight: 2,
         connect_timeout: FIRST,
@@ -36,6 +37,7 @@ fn row(cloud: &Cloud) -> CloudConfig {
         declared: Declared::default(),
         budget: Budget::default(),
         price: None,
+        connection: Connection::default(),
     }
 }
 
@@ -320,7 +322,7 @@ async fn what_a_row_cannot_honour_is_not_sent() {
     let suffix = provider(&row(&cloud));
     let chat = provider(&CloudConfig { fim: CloudFim::Chat, ..row(&cloud) });
     type Change = fn(&mut CompletionRequest);
-    let cases: [(&'static str, Change); 14] = [
+    let cases: [(&'static str, Change); 12] = [
         ("prompt", |r| r.input = Input::Tokens(vec![1])),
         ("max_tokens", |r| r.max_tokens = Some(0)),
         ("echo", |r| r.echo = true),
@@ -332,14 +334,6 @@ async fn what_a_row_cannot_honour_is_not_sent() {
         ("ignore_eos", |r| r.stop.ignore_eos = true),
         ("min_tokens", |r| r.stop.min_tokens = 1),
         ("stop_token_ids", |r| r.stop.token_ids = vec![2]),
-        ("path", |r| {
-            let path = Some("src/a.rs".into());
-            r.input = Input::Fim(FimInput { path, ..FimInput::default() });
-        }),
-        ("repository", |r| {
-            let repository = Some("weir".into());
-            r.input = Input::Fim(FimInput { repository, ..FimInput::default() });
-        }),
         ("extra_files", |r| {
             let extra = weir::completion::ExtraFile { path: "a".into(), text: "b".into() };
             r.input = Input::Fim(FimInput { extra: vec![extra], ..FimInput::default() });
@@ -355,6 +349,24 @@ async fn what_a_row_cannot_honour_is_not_sent() {
     request.logprobs = Some(1);
     assert_eq!(complete(&chat, request).await, End::Refused(Reason::CloudCannot("logprobs")));
     assert_eq!(cloud.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_row_without_a_field_for_names_gets_the_cursor_alone() {
+    let cloud = Cloud::healthy(&["x"], Duration::ZERO).await;
+    let mut request = prompt();
+    request.input = Input::Fim(FimInput {
+        prefix: "fn a(".into(),
+        suffix: ") {}".into(),
+        path: Some("src/a.rs".into()),
+        repository: Some("weir".into()),
+        ..FimInput::default()
+    });
+    let end = complete(&provider(&row(&cloud)), request).await;
+    assert!(matches!(end, End::Finished(ref text, ..) if text == "x"), "{end:?}");
+    let body = &cloud.seen()[0].body;
+    assert_eq!((&body["prompt"], &body["suffix"]), (&json!("fn a("), &json!(") {}")));
+    assert!(body.get("path").is_none() && body.get("repository").is_none(), "{body}");
 }
 
 /// Faults by the time they strike: before content they are refusals, after it an honest break.
@@ -378,7 +390,7 @@ async fn every_fault_has_its_outcome_in_every_phase() {
         ("drip", drip, CloudTimeout),
         ("keep-alive comments only", comments, CloudTimeout),
         ("empty deltas only", empty, CloudTimeout),
-        ("error object", Step::Send(error), Reason::CloudStatus(503)),
+        ("error object", Step::Send(error), Reason::Cloud(Fault::Failed)),
         ("error event", Step::Send(named), CloudGarbage),
         ("huge line", Step::Send(line), CloudGarbage),
         ("invalid UTF-8", Step::Send(b"data: {\"\xff\xfe\"}\n\n".to_vec()), CloudGarbage),
@@ -425,10 +437,21 @@ async fn faults_before_the_head_are_refusals() {
 
 #[tokio::test]
 async fn every_status_is_a_refusal_of_its_own() {
-    for code in [201, 204, 301, 302, 307, 400, 401, 403, 404, 408, 413, 429, 500, 502, 503, 529] {
-        let answer = status(code, &["location: http://169.254.169.254/"], "");
-        let end = against(vec![Step::Send(answer)]).await;
-        assert_eq!(end, End::Refused(Reason::CloudStatus(code)));
+    let cases: [(Reason, &[u16]); 7] = [
+        (Reason::CloudGarbage, &[201, 204, 301, 302, 307]),
+        (Reason::Cloud(Fault::Request), &[400, 413, 422]),
+        (Reason::Cloud(Fault::Credentials), &[401, 403]),
+        (Reason::Cloud(Fault::Quota), &[402]),
+        (Reason::Cloud(Fault::NotFound), &[404]),
+        (Reason::Cloud(Fault::Throttled), &[429, 529]),
+        (Reason::Cloud(Fault::Failed), &[408, 500, 502, 503]),
+    ];
+    for (reason, codes) in cases {
+        for &code in codes {
+            let answer = status(code, &["location: http://169.254.169.254/"], "");
+            let end = against(vec![Step::Send(answer)]).await;
+            assert_eq!(end, End::Refused(reason.clone()), "{code}");
+        }
     }
     let waits = [("2", Some(2)), ("86400", Some(60)), ("soon", None)];
     for (value, expected) in waits {

@@ -140,7 +140,7 @@ impl Scheduler {
         self.running.push(sequence);
     }
 
-    fn record_start(&mut self, sequence: &Sequence, now: Instant) {
+    fn record_start(&self, sequence: &Sequence, now: Instant) {
         let waited = now.saturating_duration_since(sequence.submitted());
         self.telemetry.queue_seconds.record(waited.as_secs_f64());
         let (prompt, cached) = (sequence.prompt().len() as u64, sequence.cached as u64);
@@ -152,8 +152,6 @@ impl Scheduler {
         if sequence.spec().choice == 0 {
             self.telemetry.tokens_prompt.increment(prompt);
             self.telemetry.tokens_cached.increment(cached);
-            self.admitted.0 += sequence.prompt().len();
-            self.admitted.1 += to_compute(sequence);
         }
     }
 }
