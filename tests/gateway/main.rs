@@ -16,6 +16,7 @@ mod independence;
 mod ledger;
 mod offline;
 mod overflow;
+mod plan;
 mod policy;
 mod shutdown;
 mod speculation;
