@@ -99,7 +99,8 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     Ok(App { addresses, facts, engine, ledger, telemetry, going_down, server })
 }
 
-fn target(provider: Provider) -> Target<Provider> {
+/// A row as the dispatcher takes it.
+pub(crate) fn target(provider: Provider) -> Target<Provider> {
     let row = provider.row();
     let attested_by = row.declared.attested_by.clone();
     Target {

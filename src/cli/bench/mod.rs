@@ -72,7 +72,7 @@ pub(super) fn run(bench: &Bench, config: &Config) -> Result<(), Failure> {
         Bench::Batch(args) => decode::batch(args, &config.model),
         Bench::Spec(args) => spec::spec(args, &config.model),
         Bench::Quality(args) => quality::quality(args, &config.model),
-        Bench::Spill(args) => spill::spill(args),
+        Bench::Spill(args) => spill::spill(args, &config.model),
     }
 }
 
