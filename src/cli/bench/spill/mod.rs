@@ -38,6 +38,35 @@ pub(in crate::cli) struct SpillArgs {
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct PlanArgs {
+    /// Seconds of arrivals of each traffic
+    #[arg(long, value_name = "SECONDS", default_value_t = 45.0)]
+    seconds: f64,
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// One line of JSON for each traffic
+    #[arg(long)]
+    json: bool,
+}
+
+/// Fails where the simulation was too far from what happened.
+pub(super) fn plan(args: &PlanArgs, config: &ModelConfig) -> Result<(), Failure> {
+    if !SECONDS_RANGE.contains(&args.seconds) {
+        return Err(Failure::Other(format!("--seconds must be within {SECONDS_RANGE:?}")));
+    }
+    let trials = real::trials(args.seed, args.seconds, config)?;
+    for trial in &trials {
+        say(&if args.json { json(trial)? } else { trial.to_string() })?;
+    }
+    match trials.iter().filter(|trial| !trial.holds()).count() {
+        0 => Ok(()),
+        off => {
+            Err(Failure::Other(format!("{off} of {} traffics were foretold badly", trials.len())))
+        }
+    }
+}
+
 /// Fails where a bar was missed.
 pub(super) fn spill(args: &SpillArgs, config: &ModelConfig) -> Result<(), Failure> {
     if !(1..=SEEDS_MAX).contains(&args.seeds) || !SECONDS_RANGE.contains(&args.seconds) {

@@ -2,6 +2,7 @@
 //! sockets, an open loop of arrivals.
 
 mod load;
+mod trial;
 mod ways;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::money::Money;
 use crate::plan::Service;
 use crate::telemetry::Telemetry;
 use load::{Answered, Asked, Load};
+pub(super) use trial::trials;
 use ways::{Cooldown, Depth, Place, Way};
 
 /// Seconds of each probe of the bisection for C, and how many there are.

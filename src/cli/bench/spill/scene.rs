@@ -18,13 +18,11 @@ pub(super) const CAPACITY_PART: f64 = 0.99;
 const CAPACITY_SECONDS: f64 = 300.0;
 const BISECTIONS: u32 = 8;
 
-/// Tokens of a prompt, about.
-pub(super) const PROMPT_TOKENS: f64 = 1000.0;
 /// An editor fills its window and asks for a line: requests differ less than files do, and most
 /// of each is known from the one before. Where answers differ much, no router can tell whose will
 /// be long, and one that knows everything spends what nobody else can.
 const SIZES: Sizes = Sizes {
-    prompt: (PROMPT_TOKENS, 0.2),
+    prompt: (1000.0, 0.2),
     cached: 0.85,
     output: (20.0, 0.2),
     max_tokens: 64,

@@ -7,15 +7,24 @@ use futures_util::StreamExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::super::scene;
 use super::ways::{Asking, Place};
 use crate::completion::{Backend, CompletionRequest, Event, Input, Usage};
 use crate::engine::EngineHandle;
+use crate::plan::Trace;
+use crate::plan::generate::{Recipe, Shape, Sizes, generate};
 
 /// A line of code.
 pub(super) const MAX_TOKENS: u32 = 16;
-/// Words of a prompt on average, two tokens each or so; nothing of one is cached for another.
-const WORDS: f64 = 120.0;
+/// Requests that are nearly alike, nothing of which is cached for another.
+pub(super) const SIZES: Sizes = Sizes {
+    prompt: (240.0, 0.2),
+    cached: 0.0,
+    output: (16.0, 0.0),
+    max_tokens: MAX_TOKENS,
+    prompt_max: 480,
+};
+/// Of the words below, with the embedded model's tokenizer, about.
+const TOKENS_PER_WORD: u32 = 2;
 /// How long an answer may take before it counts as none.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
@@ -29,6 +38,8 @@ pub(super) struct Asked {
     /// After the beginning.
     pub(super) at: Duration,
     pub(super) text: String,
+    /// Whose text it goes on with.
+    pub(super) session: Option<u32>,
 }
 
 /// What became of it.
@@ -50,27 +61,48 @@ impl Load {
         Self::peak(rate, 1.0, seconds, seed)
     }
 
-    /// At the times of the benchmark in virtual time.
+    /// Arrivals at `rate` a second, `factor` times that in the middle third.
     pub(super) fn peak(rate: f64, factor: f64, seconds: f64, seed: u64) -> Self {
-        let trace = scene::trace(rate, factor, seconds, seed);
-        let mut luck = fastrand::Rng::with_seed(seed);
-        let size = |prompt: u32| (f64::from(prompt) / scene::PROMPT_TOKENS * WORDS) as usize;
-        let asked = trace.arrivals.iter().map(|arrival| Asked {
-            at: Duration::from_nanos(arrival.at_ns),
-            text: text(size(arrival.prompt_tokens).max(1), &mut luck),
-        });
-        Self { asked: asked.collect(), ends: Duration::from_secs_f64(seconds) }
+        let shape = Shape::Burst { factor };
+        Self::of(&Recipe { shape, seconds, rate, sizes: SIZES, seed })
+    }
+
+    pub(super) fn of(recipe: &Recipe) -> Self {
+        let trace = generate(recipe).expect("a sound recipe");
+        let asked = texts(&trace, recipe.seed);
+        Self { asked, ends: Duration::from_secs_f64(recipe.seconds) }
     }
 }
 
-/// Begins with a number of its own, so that nothing is shared with another.
-fn text(words: usize, luck: &mut fastrand::Rng) -> String {
-    let mut text = format!("{:016x} ", luck.u64(..));
-    for _ in 0..words {
-        text += VOCABULARY[luck.usize(..VOCABULARY.len())];
-        text.push(' ');
-    }
-    text
+/// Gives each arrival a text of its size, which begins as its session's last one did as far as
+/// the trace says that it does.
+fn texts(trace: &Trace, seed: u64) -> Vec<Asked> {
+    let mut luck = fastrand::Rng::with_seed(seed);
+    let mut last: Vec<Vec<String>> = vec![Vec::new(); trace.sessions as usize];
+    let arrivals = trace.arrivals.iter().map(|arrival| {
+        let words = (arrival.prompt_tokens / TOKENS_PER_WORD).max(1) as usize;
+        let shared = (arrival.cached_tokens / TOKENS_PER_WORD) as usize;
+        let before = arrival.session.map(|session| &last[session as usize][..]);
+        let before = before.unwrap_or_default();
+        let mut text: Vec<String> = before[..shared.min(before.len())].to_vec();
+        while text.len() < words {
+            // A text begins with a number of its own, so that nothing else is shared.
+            text.push(match text.len() {
+                0 => format!("{:016x}", luck.u64(..)),
+                _ => VOCABULARY[luck.usize(..VOCABULARY.len())].to_owned(),
+            });
+        }
+        let asked = Asked {
+            at: Duration::from_nanos(arrival.at_ns),
+            text: text.join(" "),
+            session: arrival.session,
+        };
+        if let Some(session) = arrival.session {
+            last[session as usize] = text;
+        }
+        asked
+    });
+    arrivals.collect()
 }
 
 pub(super) fn request(text: &str) -> Arc<CompletionRequest> {
