@@ -93,7 +93,7 @@ pub(in crate::cli::bench::spill) fn trials(
             step_rows_max: STEP_ROWS_MAX,
             kv_tokens: (context * stage.engine.saturation().slots_total()) as u64,
         };
-        let twice = Twice { world: stage.world(speed, room), stage };
+        let twice = Twice { world: stage.world(speed, room), stage, model };
         let trials = twice.run(seconds).await;
         twice.stage.engine.stop();
         trials
@@ -103,6 +103,7 @@ pub(in crate::cli::bench::spill) fn trials(
 struct Twice {
     stage: Stage,
     world: World,
+    model: ModelConfig,
 }
 
 impl Stage {
@@ -129,9 +130,6 @@ impl Stage {
 
 impl Twice {
     async fn run(&self, seconds: f64) -> Result<Vec<Trial>, Failure> {
-        let mut world = self.world.clone();
-        world.speed.overhead_ms = self.overhead_ms().await;
-        complain(&format!("{:.2} ms lie around the engine", world.speed.overhead_ms));
         let full = self.stage.fill().await;
         let capacity = self.stage.capacity(&full).await;
         complain(&format!("C is {capacity:.1} requests/s"));
@@ -147,19 +145,15 @@ impl Twice {
             ("steady", recipe(steady, capacity * 1.5, SIZES)),
             ("team", recipe(team, 1.0, typing)),
         ] {
-            trials.push(self.trial(name, &Load::of(&recipe), &world).await?);
+            trials.push(self.trial(name, &Load::of(&recipe)).await?);
         }
         Ok(trials)
     }
 
-    async fn trial(
-        &self,
-        name: &'static str,
-        load: &Load,
-        world: &World,
-    ) -> Result<Trial, Failure> {
+    async fn trial(&self, name: &'static str, load: &Load) -> Result<Trial, Failure> {
+        let world = self.world_now().await?;
         let real = self.stage.weir(load).await?.answers;
-        let simulated = replay(&self.recorded(load, &real)?, world, Policy::Weir);
+        let simulated = replay(&self.recorded(load, &real)?, &world, Policy::Weir);
         let left = real.iter().filter(|answered| matches!(answered.place, Place::Cloud(_)));
         Ok(Trial {
             trace: name,
@@ -169,6 +163,14 @@ impl Twice {
             attainment: attainment(&real),
             attainment_simulated: simulated.attainment(),
         })
+    }
+
+    /// With the box as fast as it is at the moment: a machine that others use changes its speed.
+    async fn world_now(&self) -> Result<World, Failure> {
+        let mut world = self.world.clone();
+        world.speed = tokio::task::block_in_place(|| box_speed(&self.model))?;
+        world.speed.overhead_ms = self.overhead_ms(&world).await;
+        Ok(world)
     }
 
     /// What a log would have: tokens as they were counted, and of a prompt those that the one
@@ -201,7 +203,7 @@ impl Twice {
     }
 
     /// What a request that is alone takes beside its passes.
-    async fn overhead_ms(&self) -> f64 {
+    async fn overhead_ms(&self, world: &World) -> f64 {
         let mut load = Load::steady(1000.0, 1.0, self.stage.seed);
         load.asked.truncate(ALONE);
         let mut times = Vec::new();
@@ -216,7 +218,7 @@ impl Twice {
         let alone =
             vec![Answered { place: Place::Local, ttft: None, usage: None }; load.asked.len()];
         let trace = self.recorded(&load, &alone).unwrap_or_default();
-        let simulated: Outcome = replay(&trace, &self.world, Policy::Local);
+        let simulated: Outcome = replay(&trace, world, Policy::Local);
         let simulated = simulated.fates.iter().map(|fate| f64::from(fate.ttft_us) / 1e3);
         match times.is_empty() {
             true => 0.0,
