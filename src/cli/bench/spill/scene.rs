@@ -18,17 +18,6 @@ pub(super) const CAPACITY_PART: f64 = 0.99;
 const CAPACITY_SECONDS: f64 = 300.0;
 const BISECTIONS: u32 = 8;
 
-/// An editor fills its window and asks for a line: requests differ less than files do, and most
-/// of each is known from the one before. Where answers differ much, no router can tell whose will
-/// be long, and one that knows everything spends what nobody else can.
-const SIZES: Sizes = Sizes {
-    prompt: (1000.0, 0.2),
-    cached: 0.85,
-    output: (20.0, 0.2),
-    max_tokens: 64,
-    prompt_max: 4096,
-};
-
 /// The index of the cheapest cloud that is fast enough.
 pub(super) const QUALIFIES: usize = 1;
 
@@ -83,10 +72,11 @@ pub(super) fn world(seed: u64) -> World {
     }
 }
 
-/// What editors ask: arrivals at `rate` a second, `factor` times that in the middle third.
+/// What editors ask, in sizes that differ as files and answers do: arrivals at `rate` a second,
+/// `factor` times that in the middle third.
 pub(super) fn trace(rate: f64, factor: f64, seconds: f64, seed: u64) -> Trace {
     let shape = Shape::Burst { factor };
-    let recipe = Recipe { shape, seconds, rate, sizes: SIZES, seed };
+    let recipe = Recipe { shape, seconds, rate, sizes: Sizes::default(), seed };
     generate(&recipe).expect("a sound recipe")
 }
 
