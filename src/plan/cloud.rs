@@ -62,18 +62,39 @@ pub struct Tally {
 }
 
 /// What becomes of a request that is sent there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Answer {
     /// Nothing was sent.
     Busy,
     Refused {
         at_ns: u64,
-        refusal: Refusal,
+        why: Why,
     },
     First {
         at_ns: u64,
         end_ns: u64,
     },
+}
+
+/// Why a cloud that was asked gave nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Why {
+    Limited { retry_after_ns: u64 },
+    Late,
+}
+
+impl Why {
+    /// As the dispatcher is told.
+    pub(super) fn refusal(self) -> Refusal {
+        match self {
+            Why::Limited { retry_after_ns } => {
+                let throttled = Reason::Cloud(Fault::Throttled);
+                Refusal::new(throttled, "the cloud is over its limit")
+                    .with_retry_after(Duration::from_nanos(retry_after_ns))
+            }
+            Why::Late => Refusal::new(Reason::CloudTimeout, "the cloud is late"),
+        }
+    }
 }
 
 impl SimulatedCloud {
@@ -115,16 +136,12 @@ impl SimulatedCloud {
         if let Some(wait_ns) = self.over_limit(f64::from(up_front), now_ns) {
             self.tally.limited += 1;
             let at_ns = now_ns + (ttft_ns as f64 * REFUSAL_PART) as u64;
-            let refusal =
-                Refusal::new(Reason::Cloud(Fault::Throttled), "the cloud is over its limit")
-                    .with_retry_after(Duration::from_nanos(wait_ns));
-            return Answer::Refused { at_ns, refusal };
+            return Answer::Refused { at_ns, why: Why::Limited { retry_after_ns: wait_ns } };
         }
         let timeout_ns = self.row.first_token_timeout.as_nanos() as u64;
         if ttft_ns > timeout_ns {
             self.tally.late += 1;
-            let refusal = Refusal::new(Reason::CloudTimeout, "the cloud is late");
-            return Answer::Refused { at_ns: now_ns + timeout_ns, refusal };
+            return Answer::Refused { at_ns: now_ns + timeout_ns, why: Why::Late };
         }
         let rest = f64::from(self.output(arrival) - 1) / self.row.speed.tokens_per_second;
         let first_ns = now_ns + ttft_ns;

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::cloud::{Answer, CloudRow, SimulatedCloud};
+use super::cloud::{Answer, CloudRow, SimulatedCloud, Tally, Why};
 use super::local::{BoxRoom, Progress, SimulatedBox};
 use super::outcome::{Outcome, Placement, Tallies};
 use super::rivals::{Cooldown, QueueDepth};
 use super::router::{Router, Sight, Weir};
 use super::speed::BoxSpeed;
 use super::trace::{Arrival, Trace};
-use crate::completion::{Fault, Reason, Refusal};
+use crate::completion::{Reason, Refusal};
 use crate::config::OverflowConfig;
 use crate::dispatch::Placed;
 use crate::policy::secrets::Scanner;
@@ -59,8 +59,9 @@ struct Replay<'a> {
     clouds: Vec<SimulatedCloud>,
     router: Box<dyn Router>,
     events: BinaryHeap<Reverse<Event>>,
-    /// What is left of what a request may be tried with, by the event's number.
+    /// Of the clouds' times.
     seed: u64,
+    /// Whether overflow went on when the last request came.
     active: bool,
     tallies: Tallies,
     progress: Vec<Progress>,
@@ -78,43 +79,23 @@ struct Event {
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     First { asked_ns: u64, end_ns: u64 },
-    Refused(Attempt),
+    Refused { why: Why, attempt: Attempt },
     Ended,
 }
 
-/// A request that looks for a cloud.
+/// What a request may still try.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Attempt {
     /// Rows to ask next, the last one first.
     rest: Vec<usize>,
     /// What to do when none is left: the box, or nothing.
     then_local: bool,
-    /// Why the row in hand gave nothing.
-    why: Why,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Why {
-    Limited { retry_after_ns: u64 },
-    Late,
-}
-
-impl Why {
-    fn of(refusal: &Refusal) -> Self {
-        match refusal.retry_after {
-            Some(after) => Why::Limited { retry_after_ns: after.as_nanos() as u64 },
-            None => Why::Late,
-        }
-    }
-
-    fn refusal(self) -> Refusal {
-        match self {
-            Why::Limited { retry_after_ns } => {
-                Refusal::new(Reason::Cloud(Fault::Throttled), "limited")
-                    .with_retry_after(Duration::from_nanos(retry_after_ns))
-            }
-            Why::Late => Refusal::new(Reason::CloudTimeout, "late"),
-        }
+impl Attempt {
+    fn new(mut rows: Vec<usize>, then_local: bool) -> Self {
+        rows.reverse();
+        Self { rest: rows, then_local }
     }
 }
 
@@ -162,7 +143,7 @@ impl<'a> Replay<'a> {
         self.play_until(u64::MAX);
         let rows = self.clouds.iter().map(|cloud| {
             let unaffordable = cloud.purse().refusals();
-            (cloud.row().name.clone(), super::cloud::Tally { unaffordable, ..cloud.tally })
+            (cloud.row().name.clone(), Tally { unaffordable, ..cloud.tally })
         });
         self.tallies.outcome(rows.collect())
     }
@@ -217,9 +198,9 @@ impl<'a> Replay<'a> {
                 self.tallies.paid(at_ns, cost);
                 self.events.push(Reverse(Event { at_ns: end_ns, request, row, what: What::Ended }));
             }
-            What::Refused(attempt) => {
+            What::Refused { why, attempt } => {
                 self.clouds[row].ended();
-                self.router.refused(row, &attempt.why.refusal(), now);
+                self.router.refused(row, &why.refusal(), now);
                 self.try_clouds(request, attempt, at_ns);
             }
             What::Ended => {
@@ -244,14 +225,9 @@ impl<'a> Replay<'a> {
         match placed {
             Placed::Local => self.try_local(request, now_ns),
             Placed::Shed => self.tallies.shed(request),
-            Placed::Clouds(mut rest) => {
-                rest.reverse();
+            Placed::Clouds(rows) => {
                 self.tallies.left(now_ns);
-                self.try_clouds(
-                    request,
-                    Attempt { rest, then_local: true, why: Why::Late },
-                    now_ns,
-                );
+                self.try_clouds(request, Attempt::new(rows, true), now_ns);
             }
         }
     }
@@ -271,9 +247,8 @@ impl<'a> Replay<'a> {
             return;
         }
         let sight = self.sight(now_ns);
-        let mut rest = self.router.instead(&arrival, sight);
-        rest.reverse();
-        self.try_clouds(request, Attempt { rest, then_local: false, why: Why::Late }, now_ns);
+        let rows = self.router.instead(&arrival, sight);
+        self.try_clouds(request, Attempt::new(rows, false), now_ns);
     }
 
     /// Asks one row after another until one has the request.
@@ -286,12 +261,11 @@ impl<'a> Replay<'a> {
             let mut luck = luck(self.seed, request, row);
             match self.clouds[row].ask(&arrival, now_ns, &mut luck) {
                 Answer::Busy => {
-                    let busy = crate::completion::Reason::CloudBusy;
-                    self.router.refused(row, &Refusal::new(busy, "busy"), self.at(now_ns));
+                    let busy = Refusal::new(Reason::CloudBusy, "busy");
+                    self.router.refused(row, &busy, self.at(now_ns));
                 }
-                Answer::Refused { at_ns, refusal } => {
-                    attempt.why = Why::of(&refusal);
-                    let what = What::Refused(attempt);
+                Answer::Refused { at_ns, why } => {
+                    let what = What::Refused { why, attempt };
                     self.events.push(Reverse(Event { at_ns, request, row, what }));
                     return;
                 }
