@@ -76,6 +76,8 @@ pub struct RawOverflow {
     pub enter: Option<f64>,
     pub leave: Option<f64>,
     pub dwell_ms: Option<i64>,
+    pub place: Option<String>,
+    pub hedge: Option<bool>,
     pub anonymous_cloud: Option<bool>,
     pub unknown_path: Option<String>,
     pub unmatched_path: Option<String>,
@@ -93,6 +95,9 @@ pub struct RawCloud {
     pub stream: Option<bool>,
     pub max_tokens: Option<i64>,
     pub max_in_flight: Option<i64>,
+    pub requests_per_min: Option<i64>,
+    pub tokens_per_min: Option<i64>,
+    pub prefer: Option<i64>,
     pub connect_timeout_ms: Option<i64>,
     pub first_token_timeout_ms: Option<i64>,
     pub idle_timeout_ms: Option<i64>,
@@ -209,6 +214,8 @@ impl RawOverflow {
         self.enter = section.take("enter");
         self.leave = section.take("leave");
         self.dwell_ms = section.take("dwell_ms");
+        self.place = section.take("place");
+        self.hedge = section.take("hedge");
         self.anonymous_cloud = section.take("anonymous_cloud");
         self.unknown_path = section.take("unknown_path");
         self.unmatched_path = section.take("unmatched_path");
@@ -227,6 +234,9 @@ impl RawCloud {
         self.stream = section.take("stream");
         self.max_tokens = section.take("max_tokens");
         self.max_in_flight = section.take("max_in_flight");
+        self.requests_per_min = section.take("requests_per_min");
+        self.tokens_per_min = section.take("tokens_per_min");
+        self.prefer = section.take("prefer");
         self.connect_timeout_ms = section.take("connect_timeout_ms");
         self.first_token_timeout_ms = section.take("first_token_timeout_ms");
         self.idle_timeout_ms = section.take("idle_timeout_ms");

@@ -17,7 +17,7 @@ pub(super) use keys::key;
 
 use super::{
     Cache, Complaint, Config, FimOrder, KvFormat, Lookup, ModelConfig, ModelPath, OverflowConfig,
-    Quant, RawConfig, RawModel, RawOverflow, RawServe, ServeConfig, Speculate, defaults,
+    Placing, Quant, RawConfig, RawModel, RawOverflow, RawServe, ServeConfig, Speculate, defaults,
 };
 
 /// Upper bound of every duration key: an hour. What is longer was meant in another unit.
@@ -332,7 +332,10 @@ impl Checker<'_> {
             self.complain("leave", message);
         }
         let dwell = self.duration("dwell_ms", raw.dwell_ms, defaults::DWELL_MS, 0);
-        OverflowConfig { ttft_objective, enter, leave, dwell }
+        let words = [("excess", Placing::Excess), ("fastest", Placing::Fastest)];
+        let placing = self.choice("place", raw.place.as_deref(), Placing::Excess, &words);
+        let hedge = raw.hedge.unwrap_or(false);
+        OverflowConfig { ttft_objective, enter, leave, dwell, placing, hedge }
     }
 
     fn threshold(&mut self, key: &str, value: Option<f64>, default: f64) -> f64 {

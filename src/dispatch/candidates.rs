@@ -2,12 +2,14 @@
 //!
 //! Each filter has a stable code; of what is left the cheapest that is fast enough comes first.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Quote;
+use super::ask::predicted;
 use super::row::Row;
 use crate::completion::CompletionRequest;
 use crate::money::Money;
@@ -21,6 +23,8 @@ const FASTER: f64 = 0.8;
 pub(super) struct Here {
     /// The time to first token that is wanted: the objective, or a shorter patience.
     pub(super) wanted: Duration,
+    /// When the client will have given up; None: never.
+    pub(super) patience: Option<Duration>,
     /// Work ahead of the request; None: it must not run here.
     pub(super) wait: Option<Duration>,
 }
@@ -32,7 +36,9 @@ pub(super) struct Candidate {
     pub(super) row: usize,
     /// At most.
     pub(super) cost: Money,
-    /// Of its recent answers, the ninth of ten; None: none is recent.
+    /// Breaks ties, the larger first.
+    prefer: i64,
+    /// What it told, or of its recent answers the ninth of ten; None: none is recent.
     pub(super) ttft: Option<Duration>,
     /// Whether the objective is out of its reach.
     slow: bool,
@@ -71,10 +77,11 @@ fn candidate<C: Quote>(
     here: Here,
     now: Instant,
 ) -> Candidate {
-    let ttft = row.ttft(now);
+    let ttft = predicted(row, now);
     let mut candidate = Candidate {
         row: index,
         cost: Money::ZERO,
+        prefer: row.bounds.prefer,
         ttft,
         slow: ttft.is_some_and(|ttft| ttft > here.wanted),
         verdict: Ok(()),
@@ -94,13 +101,19 @@ fn filters<C: Quote>(
     row.may_have(&request.policy)?;
     let asked = row.backend.quote(request).map_err(|refusal| refusal.reason.code())?;
     candidate.cost = row.till.worst(&asked);
-    if row.is_paused(now) {
-        return Err("cloud_paused".into());
+    row.is_open(&asked, row.backend.left(), now)?;
+    if is_too_late(candidate.ttft, here.patience) {
+        return Err("cloud_late".into());
     }
     if candidate.slow && !is_faster(candidate.ttft, here.wait) {
         return Err("cloud_slow".into());
     }
     Ok(row.till.check(request.tenant, candidate.cost)?)
+}
+
+/// Whether the client will have given up before the first token.
+fn is_too_late(cloud: Option<Duration>, patience: Option<Duration>) -> bool {
+    cloud.is_some_and(|cloud| patience.is_some_and(|patience| cloud > patience))
 }
 
 /// Whether waiting for the cloud is shorter by a margin than waiting here, if that can be.
@@ -112,13 +125,16 @@ fn is_faster(cloud: Option<Duration>, here: Option<Duration>) -> bool {
 }
 
 /// The rows that may be asked: those that meet the objective by what they cost, then the others
-/// by how long they take; what is equal stays in the order of the rows.
+/// by how long they take; of equal ones what is preferred comes first, then the order of the rows.
 pub(super) fn order(candidates: &[Candidate]) -> Vec<&Candidate> {
     let mut order: Vec<&Candidate> =
         candidates.iter().filter(|candidate| candidate.verdict.is_ok()).collect();
     order.sort_by_key(|candidate| match candidate.slow {
-        false => (false, candidate.cost, Duration::ZERO),
-        true => (true, Money::ZERO, candidate.ttft.unwrap_or_default()),
+        false => (false, candidate.cost, Duration::ZERO, Reverse(candidate.prefer)),
+        true => {
+            let ttft = candidate.ttft.unwrap_or_default();
+            (true, Money::ZERO, ttft, Reverse(candidate.prefer))
+        }
     });
     order
 }

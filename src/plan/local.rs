@@ -332,7 +332,7 @@ impl SimulatedBox {
 }
 
 impl Waiting {
-    fn to_compute(&self) -> usize {
+    fn to_compute(self) -> usize {
         (self.arrival.prompt_tokens - self.cached) as usize
     }
 }
