@@ -102,12 +102,17 @@ impl<C> Row<C> {
         }
     }
 
+    /// An answer of the cloud came to its end.
+    pub(super) fn ended_well(&self) {
+        self.health.ended_well();
+    }
+
     /// The stream, whose end counts for or against the cloud.
     pub(super) fn watch(&self, stream: CompletionStream) -> CompletionStream {
         let health = self.health.clone();
         let events = stream.events.inspect(move |event| match event {
             Event::Failed(refusal) => health.refused(refusal, Instant::now()),
-            Event::Usage(_) => health.state().failures = 0,
+            Event::Usage(_) => health.ended_well(),
             _ => {}
         });
         CompletionStream { events: Box::pin(events), ..stream }
@@ -170,6 +175,10 @@ impl Ttft {
 impl Health {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended_well(&self) {
+        self.state().failures = 0;
     }
 
     fn refused(&self, refusal: &Refusal, now: Instant) {
