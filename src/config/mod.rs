@@ -56,6 +56,8 @@ mod defaults {
 /// What weir runs with.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Whether no cloud may be used, whatever else says so.
+    pub offline: bool,
     pub serve: ServeConfig,
     pub model: ModelConfig,
     pub overflow: OverflowConfig,
@@ -67,9 +69,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// The rows that anybody may use; the others might as well not be there.
+    /// The rows that anybody may use, none when offline; the others might as well not be there.
     pub fn clouds_in_use(&self) -> &[CloudConfig] {
-        if self.policy.anybody_leaves() { &self.clouds } else { &[] }
+        if self.policy.anybody_leaves() && !self.offline { &self.clouds } else { &[] }
     }
 
     /// From a file (or none) and flags to what we run, with what is odd about it; or everything

@@ -33,6 +33,8 @@ impl fmt::Display for Complaint {
 /// The configuration as typed; None where a key was not. Numbers have any size.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawConfig {
+    /// No key of the file: `weir serve --offline`.
+    pub offline: bool,
     pub serve: RawServe,
     pub model: RawModel,
     pub overflow: RawOverflow,
@@ -153,6 +155,7 @@ impl RawConfig {
                 *to = from;
             }
         }
+        self.offline |= flags.offline;
         set(&mut self.serve.listen, flags.listen);
         set(&mut self.model.path, flags.model);
         set(&mut self.model.quant, flags.quant);
@@ -177,6 +180,8 @@ pub struct Overrides {
     pub context: Option<i64>,
     pub slots: Option<i64>,
     pub speculate: Option<String>,
+    /// Whether no cloud is used, whatever the file says.
+    pub offline: bool,
 }
 
 impl RawServe {

@@ -5,6 +5,7 @@ mod connection;
 mod declared;
 mod keys;
 mod money;
+mod pem;
 mod tenant;
 
 use std::fmt::Display;
@@ -42,6 +43,7 @@ pub(super) fn validate(
     let mut checker = Checker { prefix: String::new(), env, complaints, warnings };
     let clouds = checker.clouds(&raw.clouds);
     let config = Config {
+        offline: raw.offline,
         serve: checker.serve(&raw.serve, !raw.tenants.is_empty()),
         model: checker.model(&raw.model),
         overflow: checker.overflow(&raw.overflow),

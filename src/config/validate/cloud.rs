@@ -21,6 +21,13 @@ const ROW_NAME_MAX: usize = 64;
 impl Checker<'_> {
     pub(super) fn clouds(&mut self, raw: &[RawCloud]) -> Vec<CloudConfig> {
         self.prefix = String::new();
+        if cfg!(not(feature = "cloud")) && !raw.is_empty() {
+            self.complain(
+                "[[cloud]]",
+                "needs a weir that was built with the cargo feature `cloud`",
+            );
+            return Vec::new();
+        }
         if raw.len() > CLOUDS_MAX {
             let message = format!("must be at most {CLOUDS_MAX} rows, are {}", raw.len());
             self.complain("[[cloud]]", message);
