@@ -4,6 +4,7 @@ mod cloud;
 mod declared;
 mod keys;
 mod money;
+mod secrets;
 mod tenant;
 
 use std::fmt::Display;

@@ -6,6 +6,7 @@
 //! [`Dispatcher::explain`] tells what it would do and asks nobody.
 
 mod candidates;
+mod restore;
 mod row;
 mod threshold;
 mod till;
@@ -30,6 +31,7 @@ use crate::completion::{
 use crate::config::OverflowConfig;
 use crate::ledger::{Ledger, Outcome};
 use crate::money::Asked;
+use crate::policy::redact::Cleared;
 use crate::policy::secrets::Scanner;
 use crate::telemetry::Telemetry;
 
@@ -101,6 +103,8 @@ struct Decision {
     leaving: Leaving,
     /// Every row; empty where none was looked at.
     candidates: Vec<Candidate>,
+    /// What leaves, if it does.
+    cleared: Cleared,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,7 +212,7 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         request: &Arc<CompletionRequest>,
         decision: Decision,
     ) -> Result<Dispatched, Rejected> {
-        let Decision { place, why, .. } = decision;
+        let Decision { place, why, cleared, .. } = decision;
         match place {
             Place::Shed(Reason::NotAllowed(code)) => Err((not_allowed(code), Route::Shed)),
             Place::Shed(reason @ Reason::Secret(_)) => {
@@ -216,7 +220,7 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
                 Err((Refusal::new(reason, message), Route::Shed))
             }
             Place::Shed(reason) => Err((late(reason), Route::Shed)),
-            Place::Clouds(rows) => match self.ask_clouds(&rows, request, &why).await {
+            Place::Clouds(rows) => match self.ask_clouds(&rows, request, &cleared, &why).await {
                 Ok(dispatched) => Ok(dispatched),
                 Err(refusal) if refusal.reason == Reason::Deadline || !request.policy.here => {
                     Err(self.reject(refusal))
@@ -230,9 +234,9 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
                 Ok(stream) => Ok(here(stream, why)),
                 Err(refusal) if !is_excess(&refusal.reason) => Err(self.reject(refusal)),
                 Err(refusal) => {
-                    let rows = self.open_rows(request, Instant::now());
+                    let (rows, cleared) = self.open_rows(request, Instant::now());
                     let why = refusal.reason.code();
-                    let asked = self.ask_clouds(&rows, request, &why).await;
+                    let asked = self.ask_clouds(&rows, request, &cleared, &why).await;
                     asked.map_err(|_| self.reject(refusal))
                 }
             },
@@ -301,11 +305,14 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         match self.may_leave(policy) {
             Ok(()) => {
                 let candidates = consider(&self.rows, request, self.here(request, now), now);
-                if let Some(reason) = self.secret(request) {
-                    let why = reason.code();
-                    let shed = Decision::simple(Place::Shed(reason), &why);
-                    return Decision { candidates, ..shed };
-                }
+                let cleared = match self.clear(request) {
+                    Ok(cleared) => cleared,
+                    Err(reason) => {
+                        let why = reason.code();
+                        let shed = Decision::simple(Place::Shed(reason), &why);
+                        return Decision { candidates, ..shed };
+                    }
+                };
                 let mut rows: Vec<usize> = order(&candidates).iter().map(|next| next.row).collect();
                 if rows.is_empty() {
                     // There is nowhere else: whoever policy allows is asked, and says why not.
@@ -313,7 +320,7 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
                     rows = (0..self.rows.len()).filter(allowed).collect();
                 }
                 let simple = Decision::simple(Place::Clouds(rows), "cloud_only");
-                Decision { candidates, ..simple }
+                Decision { candidates, cleared, ..simple }
             }
             Err(_) if nowhere => Decision::simple(
                 Place::Shed(Reason::NotAllowed("policy:nowhere")),
@@ -333,15 +340,17 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         if rows.is_empty() {
             return Decision::simple(Place::Local, why_none(candidates));
         }
-        match self.secret(request) {
-            Some(reason) => Decision::simple(Place::Local, &reason.code()),
-            None => Decision::simple(Place::Clouds(rows), "saturated"),
+        match self.clear(request) {
+            Err(reason) => Decision::simple(Place::Local, &reason.code()),
+            Ok(cleared) => {
+                Decision { cleared, ..Decision::simple(Place::Clouds(rows), "saturated") }
+            }
         }
     }
 
-    /// Scanned once for each request that would otherwise leave, and only then.
-    fn secret(&self, request: &CompletionRequest) -> Option<Reason> {
-        self.scanner.scan(request).map(|rule| Reason::Secret(rule.clone()))
+    /// What leaves of a request. Scanned once for each that would otherwise leave, and only then.
+    fn clear(&self, request: &CompletionRequest) -> Result<Cleared, Reason> {
+        self.scanner.clear(request).map_err(Reason::Secret)
     }
 
     /// Lets a decision count.
@@ -371,14 +380,17 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
     }
 
     /// The rows for a request that the box has refused.
-    fn open_rows(&self, request: &CompletionRequest, now: Instant) -> Vec<usize> {
+    fn open_rows(&self, request: &CompletionRequest, now: Instant) -> (Vec<usize>, Cleared) {
         let nowhere_else = Here { wait: None, ..self.here(request, now) };
-        if let Some(Reason::Secret(rule)) = self.secret(request) {
-            self.telemetry.secret(&rule);
-            return Vec::new();
-        }
+        let cleared = match self.scanner.clear(request) {
+            Ok(cleared) => cleared,
+            Err(rule) => {
+                self.telemetry.secret(&rule);
+                return Default::default();
+            }
+        };
         let candidates = consider(&self.rows, request, nowhere_else, now);
-        order(&candidates).iter().map(|candidate| candidate.row).collect()
+        (order(&candidates).iter().map(|candidate| candidate.row).collect(), cleared)
     }
 
     /// Whether policy leaves a row for the request; else why the first has it not.
@@ -409,17 +421,23 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         &self,
         rows: &[usize],
         request: &Arc<CompletionRequest>,
+        cleared: &Cleared,
         why: &str,
     ) -> Result<Dispatched, Refusal> {
         let mut last = Refusal::new(Reason::CloudBusy, "no cloud can take the request now");
         self.count_refusals(&request.policy);
+        let request = cleared.request.as_ref().unwrap_or(request);
+        let mut uncounted = cleared.redaction.as_ref();
         for row in rows.iter().map(|&row| &self.rows[row]) {
             // First of all: whoever may not have the request is not asked, whatever else holds.
             if row.may_have(&request.policy).is_err() || !row.admit(Instant::now()) {
                 continue;
             }
+            if let Some(redaction) = uncounted.take() {
+                redaction.rules.iter().for_each(|rule| self.telemetry.redacted(rule));
+            }
             match ask(row, request, why).await {
-                Ok(dispatched) => return Ok(dispatched),
+                Ok(dispatched) => return Ok(self.restored(dispatched, cleared, request.n)),
                 Err(refusal) => {
                     row.refused(&refusal, Instant::now());
                     let late = refusal.reason == Reason::Deadline;
@@ -431,6 +449,14 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
             }
         }
         Err(last)
+    }
+
+    /// An answer with the secrets back in it.
+    fn restored(&self, dispatched: Dispatched, cleared: &Cleared, n: u32) -> Dispatched {
+        let Some(redaction) = &cleared.redaction else { return dispatched };
+        let damaged = self.telemetry.placeholders_damaged.clone();
+        let stream = restore::answer(dispatched.stream, redaction, n, damaged);
+        Dispatched { stream, ..dispatched }
     }
 
     /// A refusal as the client gets it, with a time to come back when it is not the client's fault.
@@ -466,7 +492,13 @@ impl Decision {
     }
 
     fn simple(place: Place, why: &str) -> Self {
-        Self { place, why: why.to_owned(), leaving: Leaving::Unasked, candidates: Vec::new() }
+        Self {
+            place,
+            why: why.to_owned(),
+            leaving: Leaving::Unasked,
+            candidates: Vec::new(),
+            cleared: Cleared::default(),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod levels;
 pub mod paths;
 mod qualify;
+pub mod redact;
 mod rules;
 pub mod secrets;
 pub mod site;
