@@ -81,7 +81,7 @@ impl Scanner {
             // Log-probabilities are of a placeholder's tokens, which nobody asked for.
             return None;
         }
-        let stops = Arc::new(StopStrings::new(&request.stop.strings).ok()?);
+        let own_stops = request.stop.strings.clone();
         let mut rules: Vec<Arc<str>> = Vec::new();
         let mut places = Vec::new();
         let texts = texts(&mut request);
@@ -108,8 +108,9 @@ impl Scanner {
         // A stop string in a placeholder would end an answer within it.
         let cuts = |stop: &String| restorer.placeholders().any(|p| p.contains(stop.as_str()));
         let is_clean = !is_cut(&request.input, &restorer)
-            && !request.stop.strings.iter().any(cuts)
+            && !own_stops.iter().any(cuts)
             && self.is_clean(&request, &restorer);
+        let stops = Arc::new(StopStrings::new(&own_stops).ok()?);
         let redaction = Redaction { restorer: Arc::new(restorer), rules, stops };
         is_clean.then_some((request, redaction))
     }
