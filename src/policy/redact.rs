@@ -32,6 +32,9 @@ const NONCE_BYTES: usize = 6;
 /// How placeholders begin: the first that the request does not hold already, in whatever spelling.
 const STEMS: [&str; 3] = ["WEIR_SECRET_", "WEIR_HIDDEN_", "WEIR_MASKED_"];
 
+/// Where secrets lie in one text, in its order and without overlaps.
+type Places = Vec<Range<usize>>;
+
 /// A request as a cloud may have it.
 #[derive(Clone, Debug, Default)]
 pub struct Cleared {
@@ -82,10 +85,27 @@ impl Scanner {
             return None;
         }
         let own_stops = request.stop.strings.clone();
-        let mut rules: Vec<Arc<str>> = Vec::new();
-        let mut places = Vec::new();
         let texts = texts(&mut request);
-        for text in &texts {
+        let (places, rules) = self.places(&texts)?;
+        let secrets = distinct(&texts, &places);
+        if secrets.is_empty() || secrets.len() > SECRETS_MAX {
+            return None;
+        }
+        let restorer = Restorer::new(name(&texts, &secrets)?);
+        replace(texts, &places, &restorer)?;
+        let is_exact = !is_cut(&request.input, &restorer)
+            && !own_stops.iter().any(|stop| cuts(stop, &restorer))
+            && self.is_clean(&request, &restorer);
+        let stops = Arc::new(StopStrings::new(&own_stops).ok()?);
+        let redaction = Redaction { restorer: Arc::new(restorer), rules, stops };
+        is_exact.then_some((request, redaction))
+    }
+
+    /// Where in each text secrets lie, and the rules that found them, each once. None: one is not
+    /// all there.
+    fn places(&self, texts: &[&mut String]) -> Option<(Vec<Places>, Vec<Arc<str>>)> {
+        let (mut places, mut rules) = (Vec::new(), Vec::<Arc<str>>::new());
+        for text in texts {
             let all = self.find_all(text);
             let whole = merged(all.iter().filter_map(|found| found.whole.clone()).collect());
             for found in all {
@@ -99,20 +119,7 @@ impl Scanner {
             }
             places.push(whole);
         }
-        let secrets = distinct(&texts, &places);
-        if secrets.is_empty() || secrets.len() > SECRETS_MAX {
-            return None;
-        }
-        let restorer = Restorer::new(name(&texts, &secrets)?);
-        replace(texts, &places, &restorer)?;
-        // A stop string in a placeholder would end an answer within it.
-        let cuts = |stop: &String| restorer.placeholders().any(|p| p.contains(stop.as_str()));
-        let is_clean = !is_cut(&request.input, &restorer)
-            && !own_stops.iter().any(cuts)
-            && self.is_clean(&request, &restorer);
-        let stops = Arc::new(StopStrings::new(&own_stops).ok()?);
-        let redaction = Redaction { restorer: Arc::new(restorer), rules, stops };
-        is_clean.then_some((request, redaction))
+        Some((places, rules))
     }
 
     /// Whether nothing is found any more but placeholders, wherever [`Scanner::scan`] looks.
@@ -149,9 +156,9 @@ fn is_within(range: &Range<usize>, one_of: &[Range<usize>]) -> bool {
 }
 
 /// Ranges without those that overlap: they are one.
-fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+fn merged(mut ranges: Places) -> Places {
     ranges.sort_unstable_by_key(|range| range.start);
-    let mut merged: Vec<Range<usize>> = Vec::new();
+    let mut merged = Places::new();
     for range in ranges {
         match merged.last_mut() {
             Some(last) if range.start < last.end => last.end = last.end.max(range.end),
@@ -161,7 +168,7 @@ fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     merged
 }
 
-fn distinct(texts: &[&mut String], places: &[Vec<Range<usize>>]) -> Vec<String> {
+fn distinct(texts: &[&mut String], places: &[Places]) -> Vec<String> {
     let all = texts
         .iter()
         .zip(places)
@@ -190,7 +197,7 @@ fn name(texts: &[&mut String], secrets: &[String]) -> Option<restore::Names> {
 }
 
 /// Replaces every secret in its places, and where it is quoted outside of them.
-fn replace(texts: Vec<&mut String>, places: &[Vec<Range<usize>>], by: &Restorer) -> Option<()> {
+fn replace(texts: Vec<&mut String>, places: &[Places], by: &Restorer) -> Option<()> {
     let quotable = |secret: &&str| secret.len() >= QUOTED_BYTES_MIN;
     let secrets: Vec<&str> = by.secrets().filter(quotable).collect();
     let quoted = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&secrets);
@@ -224,4 +231,10 @@ fn is_cut(input: &Input, restorer: &Restorer) -> bool {
         fim.prefix.ends_with(placeholder) || fim.suffix.starts_with(placeholder)
     });
     before && behind && touches
+}
+
+/// Whether a stop string may end an answer within a placeholder, or before one by its beginning.
+fn cuts(stop: &str, restorer: &Restorer) -> bool {
+    let begins = |one: &str| stop.char_indices().any(|(at, _)| one.starts_with(&stop[at..]));
+    restorer.placeholders().any(|one| one.contains(stop) || begins(one))
 }

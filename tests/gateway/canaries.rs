@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::slice;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -133,10 +134,10 @@ async fn drive(weir: &Process, key: &str, canaries: &mut Canaries) {
     for door in ROUTES {
         let path = format!("{}?key={query}", door.path.replace("{*id}", &query));
         for who in wrong.iter().chain([&good]) {
-            add(door.method, &path, &[who.clone()], cursor.to_string().as_bytes());
+            add(door.method, &path, slice::from_ref(who), cursor.to_string().as_bytes());
         }
         if door.method == "POST" {
-            odd.iter().for_each(|body| add("POST", &path, &[good.clone()], body));
+            odd.iter().for_each(|body| add("POST", &path, slice::from_ref(&good), body));
         }
     }
     for mode in MODES {
@@ -164,8 +165,13 @@ async fn drive(weir: &Process, key: &str, canaries: &mut Canaries) {
         let more = [good.clone(), (name.to_owned(), value)];
         add("POST", "/v1/completions", &more, cursor.to_string().as_bytes());
     }
-    add(&canaries.private("a method"), "/v1/models", &[good.clone()], b"");
-    add("GET", &format!("/{}", canaries.private("a path that is none")), &[good.clone()], b"");
+    add(&canaries.private("a method"), "/v1/models", slice::from_ref(&good), b"");
+    add(
+        "GET",
+        &format!("/{}", canaries.private("a path that is none")),
+        slice::from_ref(&good),
+        b"",
+    );
     add("GET", &format!("/usage?since={}", canaries.private("since")), &[good], b"");
     requests.push(format!("{} no HTTP\r\n\r\n", canaries.private("no HTTP")).into_bytes());
     for bytes in requests {

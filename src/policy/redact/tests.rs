@@ -168,6 +168,7 @@ fn what_cannot_be_undone_exactly_stays() {
     assert_eq!(with(|r| r.logprobs = Some(0)), github);
     assert_eq!(with(|r| r.echo = true), github);
     assert_eq!(with(|r| r.stop.strings = vec!["_".into()]), github, "it ends each placeholder");
+    assert_eq!(with(|r| r.stop.strings = vec!["\nWEIR".into()]), github, "or before each");
     assert_eq!(with(|r| r.stop.strings = vec!["\n".into()]), None);
 
     let key = "-----BEGIN PRIVATE KEY-----\nMIIB\n";
