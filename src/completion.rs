@@ -292,14 +292,51 @@ pub enum Reason {
     /// Could not connect, or the connection broke.
     CloudUnreachable,
     CloudTimeout,
-    /// It answered with this status.
-    CloudStatus(u16),
+    /// It answered with an error.
+    Cloud(Fault),
     /// It answered something that is no completion.
     CloudGarbage,
     /// It holds a secret; the name of the rule that found it.
     Secret(Arc<str>),
     /// No budget, or no ledger, has room for what it may cost; the code says which.
     Budget(&'static str),
+}
+
+/// What a cloud's error says of what to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Too much at once: it is left alone for a while, and is not broken.
+    Throttled,
+    /// A quota or the account's money is used up.
+    Quota,
+    /// It does not accept who we say we are.
+    Credentials,
+    /// It finds the time wrong at which we signed.
+    Clock,
+    /// It finds the request wrong, as another cloud may not.
+    Request,
+    /// It refuses what the request holds.
+    Filtered,
+    /// It has no such model, deployment or route.
+    NotFound,
+    /// It failed.
+    Failed,
+}
+
+impl Fault {
+    /// Stable, lower case.
+    pub fn code(self) -> &'static str {
+        match self {
+            Fault::Throttled => "cloud_throttled",
+            Fault::Quota => "cloud_quota",
+            Fault::Credentials => "cloud_credentials",
+            Fault::Clock => "cloud_clock",
+            Fault::Request => "cloud_refused",
+            Fault::Filtered => "cloud_filtered",
+            Fault::NotFound => "cloud_not_found",
+            Fault::Failed => "cloud_failed",
+        }
+    }
 }
 
 impl Reason {
@@ -318,7 +355,7 @@ impl Reason {
             Reason::CloudBusy => "cloud_busy".into(),
             Reason::CloudUnreachable => "cloud_unreachable".into(),
             Reason::CloudTimeout => "cloud_timeout".into(),
-            Reason::CloudStatus(status) => format!("cloud_status:{status}"),
+            Reason::Cloud(fault) => fault.code().into(),
             Reason::CloudGarbage => "cloud_garbage".into(),
             Reason::Secret(rule) => format!("secret:{rule}"),
             Reason::Budget(code) => (*code).into(),

@@ -19,5 +19,6 @@ pub mod dispatch;
 pub mod engine;
 pub mod ledger;
 pub mod money;
+pub mod plan;
 pub mod policy;
 pub mod telemetry;

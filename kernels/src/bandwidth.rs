@@ -234,7 +234,9 @@ mod tests {
                 assert_eq!(rounds.each().count(), READ_LOOPS.len());
                 let all = rounds.bandwidth();
                 for (read_loop, Bandwidth { mean, best }) in rounds.each() {
-                    assert!(0.0 < mean && mean <= best, "{read_loop}: {mean}, {best}");
+                    // Equal times differ in the last bit of what is made of them.
+                    let most = best * (1.0 + 1e-12);
+                    assert!(0.0 < mean && mean <= most, "{read_loop}: {mean}, {best}");
                     assert!(mean <= all.mean && best <= all.best, "{read_loop}: {all:?}");
                 }
             }

@@ -189,7 +189,7 @@ fn status(reason: &Reason) -> StatusCode {
         | Reason::CloudBusy => StatusCode::SERVICE_UNAVAILABLE,
         Reason::Deadline | Reason::CloudTimeout => StatusCode::GATEWAY_TIMEOUT,
         Reason::Budget(_) => StatusCode::SERVICE_UNAVAILABLE,
-        Reason::CloudUnreachable | Reason::CloudStatus(_) | Reason::CloudGarbage => {
+        Reason::CloudUnreachable | Reason::Cloud(_) | Reason::CloudGarbage => {
             StatusCode::BAD_GATEWAY
         }
     }

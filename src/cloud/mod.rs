@@ -1,46 +1,56 @@
-//! Remote backends: OpenAI-shaped clouds.
+//! Remote backends: clouds.
 //!
-//! [`Provider`] is one `[[cloud]]` row. A request is rendered by [`wire`], leaves through
-//! [`egress`], and its answer is read by [`stream`]: bytes to events by [`sse`], events to ours by
-//! [`reply`], each choice cleaned and cut by [`choice`].
+//! [`Provider`] is one `[[cloud]]` row: an address, a proof of who asks ([`auth`]) and the bytes of
+//! an API ([`wires`]). A rendered request leaves through [`egress`], and its answer is read by
+//! [`stream`]: bytes to messages by [`frames`], messages to events of ours by [`reply`], each
+//! choice cleaned and cut by [`choice`]. What is no answer is read by [`fault`].
 
+mod auth;
 mod choice;
 mod clean;
 mod egress;
+mod fault;
+mod frames;
 mod reply;
-mod sse;
-mod status;
 mod stream;
-mod wire;
+mod wires;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use egress::Egress;
 pub use egress::EgressError;
+use egress::{Egress, Way};
 use http_body_util::Full;
-use hyper::header::{self, HeaderValue};
-use hyper::{Request, Uri};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Request, Response};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::completion::compliance::Declared;
-use crate::completion::{Backend, CompletionRequest, CompletionStream, Reason, Refusal};
+use crate::completion::{Backend, CompletionRequest, CompletionStream, Fault, Reason, Refusal};
 use crate::config::{CloudConfig, CloudFim};
 use crate::money::Asked;
+use auth::Auth;
+use auth::key::Key;
 use reply::Reply;
-use stream::{Reading, Timing};
-use wire::{Rendered, Shape};
+use stream::{Reading, Start, Timing};
+use wires::openai::OpenAi;
+use wires::{Rendered, Wire};
 
 /// One cloud row.
 pub struct Provider {
     row: CloudConfig,
     egress: Arc<Egress>,
+    way: Way,
     /// One permit per exchange; the stream holds it.
     in_flight: Arc<Semaphore>,
-    completions: Uri,
-    chat: Uri,
-    authorization: Option<HeaderValue>,
+    wire: Box<dyn Wire>,
+    auth: Box<dyn Auth>,
+    /// Seconds that the cloud's clock is ahead of ours, since it complained of ours.
+    clock_ahead_s: AtomicI64,
 }
 
 /// A provider for every row, all behind one client. No row, no client.
@@ -48,29 +58,23 @@ pub fn providers(rows: &[CloudConfig]) -> Result<Vec<Provider>, EgressError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let egress = Arc::new(Egress::new(rows)?);
-    rows.iter().map(|row| Provider::new(row, egress.clone())).collect()
+    let mut egress = Egress::builder();
+    let ways: Vec<Way> = rows.iter().map(|row| egress.row(row)).collect::<Result<_, _>>()?;
+    let egress = Arc::new(egress.build());
+    let rows = rows.iter().zip(ways);
+    rows.map(|(row, way)| Provider::new(row, egress.clone(), way)).collect()
 }
 
 impl Provider {
-    fn new(row: &CloudConfig, egress: Arc<Egress>) -> Result<Self, EgressError> {
-        let bad = || EgressError::Origin(row.name.clone());
-        let authorization = match &row.api_key {
-            None => None,
-            Some(key) => {
-                let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
-                    .map_err(|_| EgressError::Key(row.name.clone()))?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-        };
+    fn new(row: &CloudConfig, egress: Arc<Egress>, way: Way) -> Result<Self, EgressError> {
         Ok(Self {
-            completions: under(&row.base_url, "completions").ok_or_else(bad)?,
-            chat: under(&row.base_url, "chat/completions").ok_or_else(bad)?,
+            wire: wire(row)?,
+            auth: auth(row)?,
+            clock_ahead_s: AtomicI64::new(0),
             in_flight: Arc::new(Semaphore::new(row.max_in_flight.min(Semaphore::MAX_PERMITS))),
             row: row.clone(),
             egress,
-            authorization,
+            way,
         })
     }
 
@@ -90,53 +94,122 @@ impl Provider {
 
     /// What a request would be here, without rendering it; or why it cannot be one.
     pub fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal> {
-        wire::quote(request, &self.row)
+        wires::quote(request, &self.row, self.wire.abilities(&self.row))
     }
 
-    /// The request as it leaves. Nothing of the client's own headers is in it.
-    fn outgoing(&self, id: &str, rendered: &Rendered) -> Request<Full<Bytes>> {
-        let uri = match rendered.shape {
-            Shape::Completion => &self.completions,
-            Shape::Chat => &self.chat,
-        };
-        let mut request = Request::post(uri.clone())
+    /// The request as it leaves, signed. Nothing of the client's own headers is in it.
+    fn outgoing(&self, id: &str, rendered: &Rendered) -> Result<Request<Full<Bytes>>, Refusal> {
+        let mut head = Request::post(rendered.uri.clone())
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, "text/event-stream")
+            .header(header::ACCEPT, rendered.accept)
             .header(header::ACCEPT_ENCODING, "identity")
             .header(header::USER_AGENT, concat!("weir/", env!("CARGO_PKG_VERSION")))
-            .body(Full::new(rendered.body.clone()))
-            .expect("constant headers are valid");
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
-        }
+            .body(())
+            .expect("constant headers are valid")
+            .into_parts()
+            .0;
         // An id that a client chose may name somebody, so only another weir of its own gets it.
         let told = self.row.fim == CloudFim::Peer || is_our_own(id);
         if let (true, Ok(id)) = (told, HeaderValue::from_str(id)) {
-            request.headers_mut().insert("x-request-id", id);
+            head.headers.insert("x-request-id", id);
         }
-        request
+        self.auth.sign(&mut head, &rendered.body, self.cloud_time())?;
+        Ok(Request::from_parts(head, Full::new(rendered.body.clone())))
     }
+
+    /// The time as the cloud sees it.
+    fn cloud_time(&self) -> SystemTime {
+        let ahead = self.clock_ahead_s.load(Ordering::Relaxed);
+        let by = Duration::from_secs(ahead.unsigned_abs());
+        if ahead < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
+    }
+
+    /// Takes the cloud's time from the head of an answer; whether that changes anything.
+    fn set_clock(&self, headers: &HeaderMap) -> bool {
+        let date = headers.get(header::DATE).and_then(|value| value.to_str().ok());
+        let Some(date) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else {
+            return false;
+        };
+        let ahead = match date.duration_since(SystemTime::now()) {
+            Ok(ahead) => i64::try_from(ahead.as_secs()),
+            Err(behind) => i64::try_from(behind.duration().as_secs()).map(i64::wrapping_neg),
+        };
+        let ahead = ahead.unwrap_or(0);
+        self.clock_ahead_s.swap(ahead, Ordering::Relaxed) != ahead
+    }
+
+    async fn exchange(
+        &self,
+        id: &str,
+        rendered: &Rendered,
+        timing: &Timing,
+    ) -> Result<Response<Incoming>, Refusal> {
+        let sending = self.egress.send(self.outgoing(id, rendered)?, self.way);
+        let response = timeout_at(timing.first_due(), sending);
+        response.await.map_err(|_| timing.late(Instant::now()))?.map_err(unreachable)
+    }
+
+    /// An answer of a kind that can be read, or why there is none. A request that was refused for
+    /// our clock is signed anew, once, by the cloud's.
+    async fn answer(
+        &self,
+        id: &str,
+        rendered: &Rendered,
+        timing: &Timing,
+    ) -> Result<(fault::Kind, Incoming), Refusal> {
+        let mut again = true;
+        loop {
+            let response = self.exchange(id, rendered, timing).await?;
+            if let Some(kind) = fault::kind(&response, rendered.accept) {
+                return Ok((kind?, response.into_body()));
+            }
+            let headers = response.headers().clone();
+            let refusal = fault::refusal(&self.row, response).await;
+            match refusal.reason {
+                Reason::Cloud(Fault::Clock) if again && self.set_clock(&headers) => again = false,
+                Reason::Cloud(Fault::Credentials) => {
+                    self.auth.rejected();
+                    return Err(refusal);
+                }
+                _ => return Err(refusal),
+            }
+        }
+    }
+}
+
+/// The API of a row.
+fn wire(row: &CloudConfig) -> Result<Box<dyn Wire>, EgressError> {
+    let bad = || EgressError::Origin(row.name.clone());
+    Ok(Box::new(OpenAi::new(&row.base_url).ok_or_else(bad)?))
+}
+
+/// The proof of a row.
+fn auth(row: &CloudConfig) -> Result<Box<dyn Auth>, EgressError> {
+    let Some(key) = &row.api_key else { return Ok(Box::new(Key::none())) };
+    Ok(Box::new(Key::bearer(key).map_err(|_| EgressError::Key(row.name.clone()))?))
 }
 
 impl Backend for Provider {
     /// Returns once the cloud answered 200 with an event stream. The stream's first event may
     /// still be [`Failed`](crate::completion::Event::Failed); nothing was promised until then.
     async fn complete(&self, request: Arc<CompletionRequest>) -> Result<CompletionStream, Refusal> {
-        let rendered = wire::render(&request, &self.row)?;
+        wires::check(&request, &self.row, self.wire.abilities(&self.row))?;
+        let rendered = self.wire.render(&request, &self.row)?;
         let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| {
             Refusal::new(Reason::CloudBusy, "the cloud has all the requests it may have")
         })?;
-        let started = Instant::now();
-        let timing = Timing::new(&self.row, request.deadline, started);
-        let sending = self.egress.send(self.outgoing(&request.id, &rendered));
-        let response = timeout_at(timing.first_due(), sending)
-            .await
-            .map_err(|_| timing.late(Instant::now()))?
-            .map_err(unreachable)?;
-        status::check(&self.row, &response)?;
-        let bytes_max = stream::bytes_max(rendered.max_tokens, request.n);
-        let reply = Reply::new(&request, &rendered);
-        let reading = Reading::new(response.into_body(), permit, reply, timing, bytes_max);
+        let timing = Timing::new(&self.row, request.deadline, Instant::now());
+        let (kind, body) = self.answer(&request.id, &rendered, &timing).await?;
+        let Rendered { stops, emulated, frames, reader, max_tokens, .. } = rendered;
+        let reading = Reading::new(Start {
+            body,
+            permit,
+            kind,
+            frames,
+            reply: Reply::new(&request, reader, &stops, emulated.as_ref()),
+            timing,
+            bytes_max: stream::bytes_max(max_tokens, request.n),
+        });
         Ok(CompletionStream {
             model: self.row.model.clone(),
             truncated: false,
@@ -156,19 +229,12 @@ fn unreachable(error: hyper_util::client::legacy::Error) -> Refusal {
     Refusal::new(Reason::CloudUnreachable, "the cloud cannot be reached").with_source(error)
 }
 
-/// `base_url` with `route` appended to its path.
-fn under(base: &Uri, route: &str) -> Option<Uri> {
-    let authority = base.authority()?.as_str();
-    let path = base.path().trim_end_matches('/');
-    format!("{}://{authority}{path}/{route}", base.scheme_str()?).parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Budget;
+    use crate::config::{Budget, Connection};
 
     /// A row with short timeouts.
     pub(super) fn row(base_url: &str) -> CloudConfig {
@@ -178,6 +244,7 @@ mod tests {
             api_key: None,
             model: "coder".into(),
             fim: CloudFim::Suffix,
+            stream: true,
             max_tokens: 64,
             max_in_flight: 4,
             connect_timeout: Duration::from_millis(500),
@@ -186,19 +253,12 @@ mod tests {
             declared: Declared::default(),
             budget: Budget::default(),
             price: None,
+            connection: Connection::default(),
         }
     }
 
     #[test]
     fn without_rows_there_is_no_client() {
         assert!(providers(&[]).unwrap().is_empty());
-    }
-
-    #[test]
-    fn routes_are_appended_to_the_base() {
-        let at = |base: &str| under(&base.parse().unwrap(), "completions").unwrap().to_string();
-        assert_eq!(at("http://h:9000/v1"), "http://h:9000/v1/completions");
-        assert_eq!(at("https://h/a/v1/"), "https://h/a/v1/completions");
-        assert_eq!(at("https://h"), "https://h/completions");
     }
 }

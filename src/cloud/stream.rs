@@ -9,8 +9,9 @@ use hyper::body::{Bytes, Incoming};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::reply::{Progress, Reply, garbage};
-use super::sse::{Message, Parser};
+use super::fault::{Kind, garbage};
+use super::frames::{Frames, Message};
+use super::reply::{Progress, Reply};
 use crate::completion::{Event, Reason, Refusal};
 use crate::config::CloudConfig;
 
@@ -61,11 +62,39 @@ impl Timing {
     }
 }
 
+/// How the body is read.
+enum Form {
+    /// Message by message, as they come.
+    Stream(Box<dyn Frames>),
+    /// When all of it is here.
+    Whole(Vec<u8>),
+}
+
+impl Form {
+    fn of(kind: Kind, frames: Box<dyn Frames>) -> Self {
+        match kind {
+            Kind::Stream => Self::Stream(frames),
+            Kind::Whole => Self::Whole(Vec::new()),
+        }
+    }
+}
+
+/// What an exchange is read with.
+pub(super) struct Start {
+    pub(super) body: Incoming,
+    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) kind: Kind,
+    pub(super) frames: Box<dyn Frames>,
+    pub(super) reply: Reply,
+    pub(super) timing: Timing,
+    pub(super) bytes_max: usize,
+}
+
 /// An answer being read. Once it ended, body and permit are gone and nothing follows.
 pub(super) struct Reading {
     /// The exchange; dropping it aborts it upstream.
     open: Option<(Incoming, OwnedSemaphorePermit)>,
-    parser: Parser,
+    body: Form,
     messages: VecDeque<Message>,
     reply: Reply,
     ready: VecDeque<Event>,
@@ -80,24 +109,18 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn new(
-        body: Incoming,
-        permit: OwnedSemaphorePermit,
-        reply: Reply,
-        timing: Timing,
-        bytes_max: usize,
-    ) -> Self {
+    pub(super) fn new(start: Start) -> Self {
         Self {
-            open: Some((body, permit)),
-            parser: Parser::default(),
+            open: Some((start.body, start.permit)),
+            body: Form::of(start.kind, start.frames),
             messages: VecDeque::new(),
-            reply,
+            reply: start.reply,
             ready: VecDeque::new(),
-            timing,
-            due: timing.first_due(),
+            timing: start.timing,
+            due: start.timing.first_due(),
             begun: false,
             tail: false,
-            bytes_left: bytes_max,
+            bytes_left: start.bytes_max,
         }
     }
 
@@ -123,7 +146,7 @@ impl Reading {
                     }
                 }
                 Ok(Some(Err(error))) => self.broken(cut().with_source(error)),
-                Ok(None) => self.broken(cut()),
+                Ok(None) => self.end(),
             }
         }
     }
@@ -133,23 +156,58 @@ impl Reading {
             return self.broken(garbage("an answer beyond all bounds"));
         };
         self.bytes_left = left;
-        // What was whole before the malformed part still counts.
-        let parsed = self.parser.push(data, &mut self.messages);
-        while let Some(message) = self.messages.pop_front() {
-            match self.reply.message(&message, &mut self.ready) {
-                Ok(Progress::Nothing) => {}
-                Ok(Progress::Content) => self.content(),
-                Ok(Progress::Done) if self.reply.is_finished() => return self.over(),
-                Ok(Progress::Done) => return self.broken(garbage("no reason to finish")),
-                Err(refusal) => return self.broken(refusal),
+        let parsed = match &mut self.body {
+            Form::Stream(frames) => frames.push(data, &mut self.messages),
+            Form::Whole(all) => {
+                all.extend_from_slice(data);
+                return;
             }
-            if self.reply.is_finished() && self.reply.has_usage() {
-                return self.over();
+        };
+        // What was whole before the malformed part still counts.
+        while let Some(message) = self.messages.pop_front() {
+            let progress = self.reply.message(&message, &mut self.ready);
+            if self.progressed(progress) {
+                return;
             }
         }
         if let Err(malformed) = parsed {
-            self.broken(garbage("malformed event stream").with_source(malformed));
+            self.broken(garbage("a malformed stream").with_source(malformed));
         }
+    }
+
+    /// The body ended.
+    fn end(&mut self) {
+        let Form::Whole(all) = &mut self.body else { return self.broken(cut()) };
+        let all = std::mem::take(all);
+        let progress = self.reply.whole(&all, &mut self.ready);
+        if !self.progressed(progress) {
+            self.broken(garbage("no reason to finish"));
+        }
+    }
+
+    /// Whether that was the end.
+    fn progressed(&mut self, progress: Result<Progress, Refusal>) -> bool {
+        match progress {
+            Ok(Progress::Nothing) => {}
+            Ok(Progress::Content) => self.content(),
+            Ok(Progress::Done) if self.reply.is_finished() => {
+                self.over();
+                return true;
+            }
+            Ok(Progress::Done) => {
+                self.broken(garbage("no reason to finish"));
+                return true;
+            }
+            Err(refusal) => {
+                self.broken(refusal);
+                return true;
+            }
+        }
+        if self.reply.is_finished() && self.reply.has_usage() {
+            self.over();
+            return true;
+        }
+        false
     }
 
     /// Content came: the clock starts again. Until something can be given out, the first

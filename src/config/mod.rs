@@ -4,6 +4,7 @@
 //! [`Config::load`] is the one conversion: it complains about everything at once, each complaint
 //! naming its key. This is the only room that reads the environment.
 
+mod connection;
 mod policy;
 mod raw;
 #[cfg(test)]
@@ -17,9 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+pub use connection::{Connection, Identity, PrivateKey, Proxy};
 pub use policy::{Budget, Micros, PolicyConfig, TenantConfig};
-use raw::RawCloud;
 pub use raw::{Complaint, Overrides, RawConfig, RawModel, RawOverflow, RawServe};
+use raw::{RawCloud, RawConnection};
 
 use crate::completion::compliance::Declared;
 use crate::money::Price;
@@ -226,6 +228,8 @@ pub struct CloudConfig {
     pub api_key: Option<Secret>,
     pub model: Arc<str>,
     pub fim: CloudFim,
+    /// Whether answers are asked for as streams; a route that cannot gives them whole.
+    pub stream: bool,
     /// Upper bound put on what a request asks for.
     pub max_tokens: u32,
     pub max_in_flight: usize,
@@ -240,6 +244,8 @@ pub struct CloudConfig {
     pub budget: Budget,
     /// None: nobody said, so that no budget can hold for it.
     pub price: Option<Price>,
+    /// Proxy, roots and client certificate.
+    pub connection: Connection,
 }
 
 impl CloudConfig {
@@ -259,6 +265,7 @@ impl CloudConfig {
             api_key: None,
             model: "default".into(),
             fim: CloudFim::Peer,
+            stream: true,
             max_tokens: u32::MAX,
             max_in_flight: 1,
             connect_timeout: ms(defaults::CONNECT_TIMEOUT_MS),
@@ -268,6 +275,7 @@ impl CloudConfig {
             declared: Declared::default(),
             budget: Budget::default(),
             price: None,
+            connection: Connection::default(),
         })
     }
 }

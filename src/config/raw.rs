@@ -91,6 +91,7 @@ pub struct RawCloud {
     pub model: Option<String>,
     pub fim: Option<String>,
     pub fim_family: Option<String>,
+    pub stream: Option<bool>,
     pub max_tokens: Option<i64>,
     pub max_in_flight: Option<i64>,
     pub connect_timeout_ms: Option<i64>,
@@ -100,6 +101,17 @@ pub struct RawCloud {
     pub budget: RawBudget,
     pub price: Option<RawPrice>,
     pub hourly_usd: Option<f64>,
+    pub connection: RawConnection,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawConnection {
+    pub proxy: Option<String>,
+    pub proxy_auth_env: Option<String>,
+    pub proxy_auth_file: Option<String>,
+    pub ca_file: Option<String>,
+    pub client_cert_file: Option<String>,
+    pub client_key_file: Option<String>,
 }
 
 impl RawConfig {
@@ -214,6 +226,7 @@ impl RawCloud {
         self.model = section.take("model");
         self.fim = section.take("fim");
         self.fim_family = section.take("fim_family");
+        self.stream = section.take("stream");
         self.max_tokens = section.take("max_tokens");
         self.max_in_flight = section.take("max_in_flight");
         self.connect_timeout_ms = section.take("connect_timeout_ms");
@@ -223,6 +236,18 @@ impl RawCloud {
         self.budget.read(section);
         self.price = section.table("price", RawPrice::read);
         self.hourly_usd = section.take("hourly_usd");
+        self.connection.read(section);
+    }
+}
+
+impl RawConnection {
+    fn read(&mut self, section: &mut Section<'_>) {
+        self.proxy = section.take("proxy");
+        self.proxy_auth_env = section.take("proxy_auth_env");
+        self.proxy_auth_file = section.take("proxy_auth_file");
+        self.ca_file = section.take("ca_file");
+        self.client_cert_file = section.take("client_cert_file");
+        self.client_key_file = section.take("client_key_file");
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::Quote;
 use super::row::Row;
-use super::{Backend, Quote};
 use crate::completion::CompletionRequest;
 use crate::money::Money;
 
@@ -55,7 +55,7 @@ pub struct Considered {
 }
 
 /// Every row, held against a request.
-pub(super) fn consider<C: Backend + Quote>(
+pub(super) fn consider<C: Quote>(
     rows: &[Row<C>],
     request: &CompletionRequest,
     here: Here,
@@ -64,7 +64,7 @@ pub(super) fn consider<C: Backend + Quote>(
     rows.iter().enumerate().map(|(index, row)| candidate(index, row, request, here, now)).collect()
 }
 
-fn candidate<C: Backend + Quote>(
+fn candidate<C: Quote>(
     index: usize,
     row: &Row<C>,
     request: &CompletionRequest,
@@ -84,7 +84,7 @@ fn candidate<C: Backend + Quote>(
 }
 
 /// In the order of what is worse to get wrong: policy, ability, health, speed, money.
-fn filters<C: Backend + Quote>(
+fn filters<C: Quote>(
     candidate: &mut Candidate,
     row: &Row<C>,
     request: &CompletionRequest,

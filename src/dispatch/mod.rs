@@ -8,6 +8,7 @@
 mod candidates;
 mod restore;
 mod row;
+mod simulated;
 mod threshold;
 mod till;
 
@@ -19,6 +20,7 @@ use candidates::{Candidate, Here, consider, order, told};
 use futures_util::{StreamExt, stream};
 use row::{Row, not_allowed};
 use serde::Serialize;
+pub(crate) use simulated::{Placed, Simulated};
 use threshold::{Placement, Threshold};
 use till::Stayed;
 pub use till::{Cost, Terms};
@@ -141,7 +143,7 @@ pub struct Dispatcher<L, C> {
     telemetry: Arc<Telemetry>,
 }
 
-impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
+impl<L: Load, C: Quote> Dispatcher<L, C> {
     pub fn new(
         local: L,
         clouds: Vec<Target<C>>,
@@ -178,13 +180,16 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         self.count(&mut threshold);
         active
     }
+}
 
+impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
     /// Finds `request` a backend and waits for its first content. Until then a backend that
     /// refuses, breaks or is late costs the client only time; after it nobody else is asked, and
     /// a break is the stream's own [`Event::Failed`]. Dropping the future cancels everything.
     pub async fn dispatch(&self, request: Arc<CompletionRequest>) -> Result<Dispatched, Rejected> {
-        let decision = self.decide(&request, Instant::now());
-        self.commit(&request, &decision);
+        let now = Instant::now();
+        let decision = self.decide(&request, now);
+        self.commit(&request, &decision, now);
         let wanted = decision.wants_to_leave();
         let placed = self.place(&request, decision).await;
         // What the box itself refused wanted to leave as well, where there was somewhere to go.
@@ -242,7 +247,9 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
             },
         }
     }
+}
 
+impl<L: Load, C: Quote> Dispatcher<L, C> {
     /// What [`Dispatcher::dispatch`] would decide now. Nobody is asked, nothing is counted, no
     /// money is set aside.
     pub fn explain(&self, request: &CompletionRequest) -> Explanation {
@@ -354,7 +361,7 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
     }
 
     /// Lets a decision count.
-    fn commit(&self, request: &CompletionRequest, decision: &Decision) {
+    fn commit(&self, request: &CompletionRequest, decision: &Decision, now: Instant) {
         if let Some(rule) = decision.why.strip_prefix("secret:") {
             self.telemetry.secret(rule);
         }
@@ -363,7 +370,7 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
             Leaving::Kept => self.count_refusals(&request.policy),
             Leaving::Weighed(saturation) => {
                 let mut threshold = self.threshold();
-                threshold.place(saturation, Instant::now());
+                threshold.place(saturation, now);
                 self.count(&mut threshold);
             }
         }
@@ -408,7 +415,9 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
             }
         }
     }
+}
 
+impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
     async fn ask_local(
         &self,
         request: &Arc<CompletionRequest>,
@@ -450,7 +459,9 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         }
         Err(last)
     }
+}
 
+impl<L: Load, C: Quote> Dispatcher<L, C> {
     /// An answer with the secrets back in it.
     fn restored(&self, dispatched: Dispatched, cleared: &Cleared, n: u32) -> Dispatched {
         let Some(redaction) = &cleared.redaction else { return dispatched };

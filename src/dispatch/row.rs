@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Target;
 use super::till::Till;
 use crate::completion::compliance::{Declared, RequestPolicy};
-use crate::completion::{CompletionStream, Event, Reason, Refusal};
+use crate::completion::{CompletionStream, Event, Fault, Reason, Refusal};
 use crate::ledger::Ledger;
 use crate::policy::permits;
 
@@ -19,6 +19,10 @@ const FAILURES_MAX: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(5);
 /// A wrong key or model does not mend itself; asking costs each request a round trip.
 const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(60);
+/// Too much at once, and the cloud did not say for how long.
+const PAUSE_THROTTLED: Duration = Duration::from_secs(1);
+/// A quota that is used up is not back in a minute.
+const PAUSE_QUOTA: Duration = Duration::from_secs(600);
 /// A cloud's own wish to be left alone is believed this far.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -98,12 +102,17 @@ impl<C> Row<C> {
         }
     }
 
+    /// An answer of the cloud came to its end.
+    pub(super) fn ended_well(&self) {
+        self.health.ended_well();
+    }
+
     /// The stream, whose end counts for or against the cloud.
     pub(super) fn watch(&self, stream: CompletionStream) -> CompletionStream {
         let health = self.health.clone();
         let events = stream.events.inspect(move |event| match event {
             Event::Failed(refusal) => health.refused(refusal, Instant::now()),
-            Event::Usage(_) => health.state().failures = 0,
+            Event::Usage(_) => health.ended_well(),
             _ => {}
         });
         CompletionStream { events: Box::pin(events), ..stream }
@@ -168,6 +177,10 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn ended_well(&self) {
+        self.state().failures = 0;
+    }
+
     fn refused(&self, refusal: &Refusal, now: Instant) {
         let mut state = self.state();
         let probed = std::mem::take(&mut state.probing);
@@ -184,7 +197,11 @@ impl Health {
         }
         let pause = match (&refusal.reason, refusal.retry_after) {
             (_, Some(wish)) => Some(wish.min(PAUSE_MAX)),
-            (Reason::CloudStatus(401..=404), None) => Some(PAUSE_MISCONFIGURED),
+            (Reason::Cloud(Fault::Throttled), None) => Some(PAUSE_THROTTLED),
+            (Reason::Cloud(Fault::Quota), None) => Some(PAUSE_QUOTA),
+            (Reason::Cloud(Fault::Credentials | Fault::Clock | Fault::NotFound), None) => {
+                Some(PAUSE_MISCONFIGURED)
+            }
             _ => (state.failures >= FAILURES_MAX).then_some(PAUSE),
         };
         if let Some(pause) = pause {
@@ -197,7 +214,7 @@ impl Health {
 fn is_failure(reason: &Reason) -> bool {
     match reason {
         Reason::CloudUnreachable | Reason::CloudTimeout | Reason::CloudGarbage => true,
-        Reason::CloudStatus(status) => !matches!(status, 400 | 413 | 422),
+        Reason::Cloud(fault) => *fault == Fault::Failed,
         _ => false,
     }
 }

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::completion::compliance::{FedRamp, KeptHere, Requires};
-use crate::completion::{Chunk, FinishReason, Input, Usage};
+use crate::completion::{Chunk, Fault, FinishReason, Input, Usage};
 use crate::money::{Money, Price, Rate, TokenPrice};
 
 /// What a fake backend does with one request.
@@ -239,7 +239,7 @@ async fn a_failing_cloud_costs_a_try_and_nothing_else() {
         refuse(Reason::CloudUnreachable),
         refuse(Reason::CloudCannot("top_k")),
         refuse(Reason::CloudBusy),
-        refuse(Reason::CloudStatus(400)),
+        refuse(Reason::Cloud(Fault::Request)),
         Act::BreakEarly(Reason::CloudGarbage),
     ];
     for act in failures {
@@ -265,7 +265,7 @@ async fn a_full_queue_or_a_dead_engine_turns_to_the_cloud_at_any_saturation() {
         b.expect("cloud:c0", &reason.code()).await;
         let b = bench(
             Fake::new([refuse(reason.clone())]),
-            &[Fake::new([refuse(Reason::CloudStatus(500))])],
+            &[Fake::new([refuse(Reason::Cloud(Fault::Failed))])],
         );
         b.expect("shed", &reason.code()).await;
         b.local.load(2.0);
@@ -346,11 +346,11 @@ async fn a_request_that_could_not_be_sent_does_not_count_as_a_try() {
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_and_a_wrong_key_pause_at_once() {
-    let limited = Refusal::new(Reason::CloudStatus(429), "no");
+    let limited = Refusal::new(Reason::Cloud(Fault::Throttled), "no");
     let cases = [
         (limited.clone().with_retry_after(Duration::from_secs(7)), 7),
         (limited.with_retry_after(Duration::from_secs(7000)), 60),
-        (Refusal::new(Reason::CloudStatus(401), "no"), 60),
+        (Refusal::new(Reason::Cloud(Fault::Credentials), "no"), 60),
     ];
     for (refusal, pause) in cases {
         let cloud = Fake::new([Act::Refuse(refusal.clone(), Duration::ZERO), Act::Answer]);

@@ -144,10 +144,8 @@ impl Charge {
     /// The cloud gave nothing. What it refused in so many words costs nothing; where it fell
     /// silent or broke off, it may ask for what it had begun.
     pub(super) fn refused(mut self, refusal: &Refusal) {
-        let free = matches!(
-            refusal.reason,
-            Reason::CloudStatus(_) | Reason::CloudCannot(_) | Reason::CloudBusy
-        );
+        let free =
+            matches!(refusal.reason, Reason::Cloud(_) | Reason::CloudCannot(_) | Reason::CloudBusy);
         self.entry.cost = free.then_some(Money::ZERO);
         self.settle(Outcome::Failed);
     }

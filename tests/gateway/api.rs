@@ -7,7 +7,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use weir::completion::{Input, Reason};
+use weir::completion::{Fault, Input, Reason};
 
 use crate::support::http::{self, Connection, Reply, get, post};
 use crate::support::server::{Server, Setup};
@@ -353,7 +353,7 @@ async fn refusals_say_when_to_come_back() {
         (Reason::ContextLength, 400, "context_length_exceeded", false),
         (Reason::CloudUnreachable, 502, "cloud_unreachable", false),
         (Reason::CloudTimeout, 504, "cloud_timeout", false),
-        (Reason::CloudStatus(401), 502, "cloud_status:401", false),
+        (Reason::Cloud(Fault::Credentials), 502, "cloud_credentials", false),
         (Reason::CloudCannot("logit_bias"), 503, "cloud_cannot:logit_bias", true),
     ];
     for (reason, status, code, later) in table {

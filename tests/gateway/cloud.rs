@@ -8,10 +8,10 @@ use serde_json::json;
 use weir::cloud::{Provider, providers};
 use weir::completion::compliance::Declared;
 use weir::completion::{
-    Backend, ChatMessage, CompletionRequest, CompletionStream, Event, FimInput, FinishReason,
-    Input, Reason, Refusal, Usage,
+    Backend, ChatMessage, CompletionRequest, CompletionStream, Event, Fault, FimInput,
+    FinishReason, Input, Reason, Refusal, Usage,
 };
-use weir::config::{Budget, CloudConfig, CloudFim, Secret};
+use weir::config::{Budget, CloudConfig, CloudFim, Connection, Secret};
 
 use crate::support::cloud::{
     Cloud, Step, chunk, chunked_head, data, done, finish, head, status, text, usage,
@@ -28,6 +28,7 @@ fn row(cloud: &Cloud) -> CloudConfig {
         api_key: Some(Secret::new("key-of-the-test")),
         model: "coder".into(),
         fim: CloudFim::Suffix,
+        stream: true,
         max_tokens: 64,
         max_in_flight: 2,
         connect_timeout: FIRST,
@@ -36,6 +37,7 @@ fn row(cloud: &Cloud) -> CloudConfig {
         declared: Declared::default(),
         budget: Budget::default(),
         price: None,
+        connection: Connection::default(),
     }
 }
 
@@ -388,7 +390,7 @@ async fn every_fault_has_its_outcome_in_every_phase() {
         ("drip", drip, CloudTimeout),
         ("keep-alive comments only", comments, CloudTimeout),
         ("empty deltas only", empty, CloudTimeout),
-        ("error object", Step::Send(error), Reason::CloudStatus(503)),
+        ("error object", Step::Send(error), Reason::Cloud(Fault::Failed)),
         ("error event", Step::Send(named), CloudGarbage),
         ("huge line", Step::Send(line), CloudGarbage),
         ("invalid UTF-8", Step::Send(b"data: {\"\xff\xfe\"}\n\n".to_vec()), CloudGarbage),
@@ -435,10 +437,21 @@ async fn faults_before_the_head_are_refusals() {
 
 #[tokio::test]
 async fn every_status_is_a_refusal_of_its_own() {
-    for code in [201, 204, 301, 302, 307, 400, 401, 403, 404, 408, 413, 429, 500, 502, 503, 529] {
-        let answer = status(code, &["location: http://169.254.169.254/"], "");
-        let end = against(vec![Step::Send(answer)]).await;
-        assert_eq!(end, End::Refused(Reason::CloudStatus(code)));
+    let cases: [(Reason, &[u16]); 7] = [
+        (Reason::CloudGarbage, &[201, 204, 301, 302, 307]),
+        (Reason::Cloud(Fault::Request), &[400, 413, 422]),
+        (Reason::Cloud(Fault::Credentials), &[401, 403]),
+        (Reason::Cloud(Fault::Quota), &[402]),
+        (Reason::Cloud(Fault::NotFound), &[404]),
+        (Reason::Cloud(Fault::Throttled), &[429, 529]),
+        (Reason::Cloud(Fault::Failed), &[408, 500, 502, 503]),
+    ];
+    for (reason, codes) in cases {
+        for &code in codes {
+            let answer = status(code, &["location: http://169.254.169.254/"], "");
+            let end = against(vec![Step::Send(answer)]).await;
+            assert_eq!(end, End::Refused(reason.clone()), "{code}");
+        }
     }
     let waits = [("2", Some(2)), ("86400", Some(60)), ("soon", None)];
     for (value, expected) in waits {

@@ -65,12 +65,14 @@ impl Checker<'_> {
         let declared = self.declared(raw, base_url.as_ref());
         let budget = self.budget(&raw.budget, "");
         let price = self.price(raw);
+        let connection = self.connection(&raw.connection, base_url.as_ref());
         Some(CloudConfig {
             name: Arc::from(name?),
             base_url: base_url?,
             api_key,
             model: Arc::from(model?),
             fim: fim?,
+            stream: raw.stream.unwrap_or(true),
             max_tokens: u32::try_from(max_tokens).unwrap_or(u32::MAX),
             max_in_flight,
             connect_timeout,
@@ -79,6 +81,7 @@ impl Checker<'_> {
             price,
             declared,
             budget,
+            connection,
         })
     }
 

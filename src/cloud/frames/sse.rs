@@ -6,35 +6,25 @@
 
 use std::collections::VecDeque;
 
+use super::{Frames, Malformed, Message};
+
 /// One line of a stream. Far above any honest line (one token, or one with log-probabilities);
 /// small enough that a thousand hostile streams stay within memory.
-pub(crate) const LINE_MAX: usize = 256 * 1024;
+const LINE_MAX: usize = 256 * 1024;
 /// All `data` lines of one event.
-pub(crate) const EVENT_MAX: usize = 1024 * 1024;
+const EVENT_MAX: usize = 1024 * 1024;
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
-/// One dispatched event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Message {
-    /// The `event` field; empty for the default kind.
-    pub(crate) event: String,
-    /// The `data` lines, joined with LF.
-    pub(crate) data: String,
-}
+const LINE: Malformed = Malformed("a line of the event stream is longer than 256 KiB");
+const EVENT: Malformed = Malformed("an event of the stream is longer than 1 MiB");
+const UTF8: Malformed = Malformed("the event stream is not UTF-8");
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Malformed {
-    #[error("a line of the event stream is longer than {LINE_MAX} bytes")]
-    Line,
-    #[error("an event of the stream is longer than {EVENT_MAX} bytes")]
-    Event,
-    #[error("the event stream is not UTF-8")]
-    Utf8,
-}
+/// What such an answer calls itself.
+pub(in crate::cloud) const CONTENT_TYPE: &str = "text/event-stream";
 
 #[derive(Debug, Default)]
-pub(crate) struct Parser {
+pub(in crate::cloud) struct Parser {
     /// The current line so far, without its end.
     line: Vec<u8>,
     /// The last byte was a CR that ended a line: an LF right after it belongs to it.
@@ -46,14 +36,8 @@ pub(crate) struct Parser {
     data: Vec<u8>,
 }
 
-impl Parser {
-    /// Takes the next bytes of the stream and appends the events they complete. After an error
-    /// the stream is unusable.
-    pub(crate) fn push(
-        &mut self,
-        mut bytes: &[u8],
-        out: &mut VecDeque<Message>,
-    ) -> Result<(), Malformed> {
+impl Frames for Parser {
+    fn push(&mut self, mut bytes: &[u8], out: &mut VecDeque<Message>) -> Result<(), Malformed> {
         if self.after_cr && !bytes.is_empty() {
             self.after_cr = false;
             bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
@@ -73,10 +57,12 @@ impl Parser {
         }
         self.extend_line(bytes)
     }
+}
 
+impl Parser {
     fn extend_line(&mut self, part: &[u8]) -> Result<(), Malformed> {
         if self.line.len() + part.len() > LINE_MAX {
-            return Err(Malformed::Line);
+            return Err(LINE);
         }
         self.line.extend_from_slice(part);
         Ok(())
@@ -104,13 +90,13 @@ impl Parser {
         match name {
             b"data" => {
                 if self.data.len() + value.len() + 1 > EVENT_MAX {
-                    return Err(Malformed::Event);
+                    return Err(EVENT);
                 }
                 self.data.extend_from_slice(value);
                 self.data.push(b'\n');
             }
             b"event" => {
-                self.event = std::str::from_utf8(value).map_err(|_| Malformed::Utf8)?.to_owned();
+                self.event = std::str::from_utf8(value).map_err(|_| UTF8)?.to_owned();
             }
             // Comments, `id`, `retry` and unknown fields say nothing to us.
             _ => {}
@@ -123,7 +109,7 @@ impl Parser {
         if self.data.pop().is_none() {
             return Ok(());
         }
-        let data = std::str::from_utf8(&self.data).map_err(|_| Malformed::Utf8)?.to_owned();
+        let data = std::str::from_utf8(&self.data).map_err(|_| UTF8)?.to_owned();
         self.data.clear();
         out.push_back(Message { event, data });
         Ok(())
@@ -175,15 +161,15 @@ mod tests {
     #[test]
     fn every_buffer_is_capped() {
         let line = [b"data: ".as_slice(), &vec![b'x'; LINE_MAX]].concat();
-        assert_eq!(parse(&[&line]), Err(Malformed::Line));
+        assert_eq!(parse(&[&line]), Err(LINE));
         let mut drip = Parser::default();
         let mut out = VecDeque::new();
         let dripped = (0..=LINE_MAX / 1024).try_for_each(|_| drip.push(&[b'x'; 1024], &mut out));
-        assert_eq!(dripped, Err(Malformed::Line));
+        assert_eq!(dripped, Err(LINE));
         let lines = format!("data: {}\n", "x".repeat(LINE_MAX / 2)).repeat(9);
-        assert_eq!(parse(&[lines.as_bytes()]), Err(Malformed::Event));
-        assert_eq!(parse(&[b"data: \xff\n\n"]), Err(Malformed::Utf8));
-        assert_eq!(parse(&[b"event: \xff\n\n"]), Err(Malformed::Utf8));
+        assert_eq!(parse(&[lines.as_bytes()]), Err(EVENT));
+        assert_eq!(parse(&[b"data: \xff\n\n"]), Err(UTF8));
+        assert_eq!(parse(&[b"event: \xff\n\n"]), Err(UTF8));
     }
 
     proptest! {

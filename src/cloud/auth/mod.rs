@@ -1,0 +1,20 @@
+//! How a row proves who it is.
+
+pub(super) mod key;
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use hyper::http::request::Parts;
+
+use crate::completion::Refusal;
+
+/// Puts a proof on requests. Whatever it needs from elsewhere (a token, short-lived keys) it holds
+/// already, or refuses: no request waits for a metadata service.
+pub(super) trait Auth: Send + Sync {
+    /// Signs a request that is otherwise whole. `now` is the time as the cloud sees it.
+    fn sign(&self, head: &mut Parts, body: &Bytes, now: SystemTime) -> Result<(), Refusal>;
+
+    /// The cloud did not accept the proof: a newer one is fetched behind, if there is any to fetch.
+    fn rejected(&self) {}
+}
