@@ -52,6 +52,8 @@ pub struct Telemetry {
     /// Prompt tokens looked up in, and found in, the prefix cache.
     pub prefix_cache_queries: Counter,
     pub prefix_cache_hits: Counter,
+    /// Choices that ended where a placeholder for a secret came back damaged.
+    pub placeholders_damaged: Counter,
     /// Rows of the ledger that are on disk, and those that found no room to wait for it.
     pub ledger_rows: Counter,
     pub ledger_unwritten: Counter,
@@ -138,6 +140,11 @@ impl Telemetry {
             prefix_cache_hits: registry.counter(
                 "weir_prefix_cache_hits_total",
                 "Prompt tokens found in the prefix cache.",
+                &[],
+            ),
+            placeholders_damaged: registry.counter(
+                "weir_placeholders_damaged_total",
+                "Choices that ended where a placeholder for a secret came back damaged.",
                 &[],
             ),
             ledger_rows: registry.counter(
@@ -236,12 +243,23 @@ impl Telemetry {
             .increment(1);
     }
 
-    /// Counts a request that would have left and holds a secret, by the rule that found it.
+    /// Counts a request that would have left and stayed for a secret, by the rule that found it.
     pub fn secret(&self, rule: &str) {
         Registry(&self.recorder)
             .counter(
                 "weir_secrets_total",
-                "Requests that would have left and hold a secret, by the rule that found it.",
+                "Requests that stayed because they hold a secret, by the rule that found it.",
+                &[("rule", rule)],
+            )
+            .increment(1);
+    }
+
+    /// Counts a request that left with placeholders for secrets, by a rule that found one.
+    pub fn redacted(&self, rule: &str) {
+        Registry(&self.recorder)
+            .counter(
+                "weir_redacted_total",
+                "Requests that left with placeholders for secrets, by the rules that found them.",
                 &[("rule", rule)],
             )
             .increment(1);

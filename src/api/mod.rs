@@ -31,7 +31,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::Method;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -162,9 +161,7 @@ impl<S: Service> Api<S> {
         let guarded = axum::middleware::from_fn_with_state(self.clone(), guard::check::<S>);
         routes::all::<S>()
             .fallback(|| async { ApiError::no_such_path() })
-            .method_not_allowed_fallback(
-                |method: Method| async move { ApiError::wrong_method(&method) },
-            )
+            .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
             .with_state(self.clone())
             .layer(keyed)
             .layer(guarded)

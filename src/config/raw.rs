@@ -83,6 +83,7 @@ pub struct RawOverflow {
     pub anonymous_cloud: Option<bool>,
     pub unknown_path: Option<String>,
     pub unmatched_path: Option<String>,
+    pub on_secret: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -224,6 +225,7 @@ impl RawOverflow {
         self.anonymous_cloud = section.take("anonymous_cloud");
         self.unknown_path = section.take("unknown_path");
         self.unmatched_path = section.take("unmatched_path");
+        self.on_secret = section.take("on_secret");
     }
 }
 

@@ -6,6 +6,7 @@ mod declared;
 mod keys;
 mod money;
 mod pem;
+mod secrets;
 mod tenant;
 
 use std::fmt::Display;

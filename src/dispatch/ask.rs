@@ -8,11 +8,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::decide::{Decision, Place};
 use super::row::{Row, not_allowed, was_not_sent};
-use super::{Dispatched, Dispatcher, Local, Quote, Rejected};
+use super::{Dispatched, Dispatcher, Local, Quote, Rejected, restore};
 use crate::completion::{
     Backend, CompletionRequest, CompletionStream, Event, Fault, FinishReason, Input, Reason,
     Refusal, Route, Usage,
 };
+use crate::policy::redact::Cleared;
 
 /// Clouds that one request is sent to after the first one failed it.
 const RETRIES_MAX: u32 = 2;
@@ -21,6 +22,13 @@ const RETRIES_MAX: u32 = 2;
 pub(super) struct Tries {
     left: u32,
     begun: bool,
+}
+
+/// What leaves, where to and why.
+struct Leaving<'a> {
+    rows: &'a [usize],
+    cleared: &'a Cleared,
+    why: &'a str,
 }
 
 /// What came of asking one row.
@@ -52,7 +60,7 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
         prepared: Option<L::Prepared>,
         tries: &mut Tries,
     ) -> Result<Dispatched, Rejected> {
-        let Decision { place, why, .. } = decision;
+        let Decision { place, why, cleared, .. } = decision;
         match place {
             Place::Shed(Reason::NotAllowed(code)) => Err((not_allowed(code), Route::Shed)),
             Place::Shed(reason @ Reason::Secret(_)) => {
@@ -60,23 +68,27 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
                 Err((Refusal::new(reason, message), Route::Shed))
             }
             Place::Shed(reason) => Err((late(reason), Route::Shed)),
-            Place::Clouds(rows) => match self.ask_clouds(&rows, request, &why, tries).await {
-                Ok(dispatched) => Ok(dispatched),
-                Err(refusal) if refusal.reason == Reason::Deadline => Err(self.reject(refusal)),
-                Err(refusal) if !request.policy.here => self.filtered(request, refusal, &rows),
-                Err(refusal) => {
-                    let why = refusal.reason.code();
-                    let here = self.ask_local(request, prepared, &why, tries).await;
-                    here.map_err(|refusal| self.reject(refusal))
+            Place::Clouds(rows) => {
+                let leaving = Leaving { rows: &rows, cleared: &cleared, why: &why };
+                match self.ask_clouds(leaving, request, tries).await {
+                    Ok(dispatched) => Ok(dispatched),
+                    Err(refusal) if refusal.reason == Reason::Deadline => Err(self.reject(refusal)),
+                    Err(refusal) if !request.policy.here => self.filtered(request, refusal, &rows),
+                    Err(refusal) => {
+                        let why = refusal.reason.code();
+                        let here = self.ask_local(request, prepared, &why, tries).await;
+                        here.map_err(|refusal| self.reject(refusal))
+                    }
                 }
-            },
+            }
             Place::Local => match self.ask_local(request, prepared, &why, tries).await {
                 Ok(dispatched) => Ok(dispatched),
                 Err(refusal) if !is_excess(&refusal.reason) => Err(self.reject(refusal)),
                 Err(refusal) => {
-                    let rows = self.open_rows(request, Instant::now());
+                    let (rows, cleared) = self.open_rows(request, Instant::now());
                     let why = refusal.reason.code();
-                    let asked = self.ask_clouds(&rows, request, &why, tries).await;
+                    let leaving = Leaving { rows: &rows, cleared: &cleared, why: &why };
+                    let asked = self.ask_clouds(leaving, request, tries).await;
                     asked.map_err(|_| self.reject(refusal))
                 }
             },
@@ -177,10 +189,11 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             () = sleep(delay) => {}
         }
         let hedged = async {
-            let rows = self.open_rows(request, Instant::now());
+            let (rows, cleared) = self.open_rows(request, Instant::now());
             let allowed = !rows.is_empty() && self.hedge.as_ref().is_some_and(|h| h.allowed());
+            let leaving = Leaving { rows: &rows, cleared: &cleared, why: "hedged" };
             match allowed {
-                true => self.ask_clouds(&rows, request, "hedged", tries).await.ok(),
+                true => self.ask_clouds(leaving, request, tries).await.ok(),
                 false => None,
             }
         };
@@ -196,20 +209,30 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
     /// row's.
     async fn ask_clouds(
         &self,
-        rows: &[usize],
+        leaving: Leaving<'_>,
         request: &Arc<CompletionRequest>,
-        why: &str,
         tries: &mut Tries,
     ) -> Result<Dispatched, Refusal> {
         let mut last = Refusal::new(Reason::CloudBusy, "no cloud can take the request now");
         self.count_refusals(&request.policy);
+        let Leaving { rows, cleared, why } = leaving;
+        let mut uncounted = cleared.redaction.as_ref();
+        let request = cleared.request.as_ref().unwrap_or(request);
         for &row in rows {
             // First of all: whoever may not have the request is not asked, whatever else holds.
             if self.rows[row].may_have(&request.policy).is_err() {
                 continue;
             }
-            match self.ask(row, request, why, tries).await {
-                Answer::Content(dispatched) => return Ok(*dispatched),
+            let answer = self.ask(row, request, why, tries).await;
+            if matches!(answer, Answer::Content(_) | Answer::Refused(_))
+                && let Some(redaction) = uncounted.take()
+            {
+                redaction.rules.iter().for_each(|rule| self.telemetry.redacted(rule));
+            }
+            match answer {
+                Answer::Content(dispatched) => {
+                    return Ok(self.restored(*dispatched, cleared, request.n));
+                }
                 Answer::NotNow => {}
                 Answer::NoTriesLeft => break,
                 Answer::Refused(refusal) => {
@@ -227,6 +250,14 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             }
         }
         Err(last)
+    }
+
+    /// An answer with the secrets back in it.
+    fn restored(&self, dispatched: Dispatched, cleared: &Cleared, n: u32) -> Dispatched {
+        let Some(redaction) = &cleared.redaction else { return dispatched };
+        let damaged = self.telemetry.placeholders_damaged.clone();
+        let stream = restore::answer(dispatched.stream, redaction, n, damaged);
+        Dispatched { stream, ..dispatched }
     }
 
     /// Whether a request may be sent to one more cloud. The first costs nothing, and pays for the

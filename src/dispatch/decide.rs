@@ -10,6 +10,7 @@ use super::{Dispatcher, Load, Quote};
 use crate::completion::compliance::RequestPolicy;
 use crate::completion::{CompletionRequest, Reason};
 use crate::config::Placing;
+use crate::policy::redact::Cleared;
 
 /// A decision, before anybody was asked.
 pub(super) struct Decision {
@@ -20,6 +21,8 @@ pub(super) struct Decision {
     pub(super) leaving: Leaving,
     /// Every row; empty where none was looked at.
     pub(super) candidates: Vec<Candidate>,
+    /// What leaves, if it does.
+    pub(super) cleared: Cleared,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +51,13 @@ impl Decision {
     }
 
     fn simple(place: Place, why: &str) -> Self {
-        Self { place, why: why.to_owned(), leaving: Leaving::Unasked, candidates: Vec::new() }
+        Self {
+            place,
+            why: why.to_owned(),
+            leaving: Leaving::Unasked,
+            candidates: Vec::new(),
+            cleared: Cleared::default(),
+        }
     }
 }
 
@@ -106,11 +115,14 @@ impl<L: Load, C: Quote> Dispatcher<L, C> {
         match self.may_leave(policy) {
             Ok(()) => {
                 let candidates = consider(&self.rows, request, self.here(request, None, now), now);
-                if let Some(reason) = self.secret(request) {
-                    let why = reason.code();
-                    let shed = Decision::simple(Place::Shed(reason), &why);
-                    return Decision { candidates, ..shed };
-                }
+                let cleared = match self.clear(request) {
+                    Ok(cleared) => cleared,
+                    Err(reason) => {
+                        let why = reason.code();
+                        let shed = Decision::simple(Place::Shed(reason), &why);
+                        return Decision { candidates, ..shed };
+                    }
+                };
                 let mut rows: Vec<usize> = order(&candidates).iter().map(|next| next.row).collect();
                 if rows.is_empty() {
                     // There is nowhere else: whoever policy allows is asked, and says why not.
@@ -118,7 +130,7 @@ impl<L: Load, C: Quote> Dispatcher<L, C> {
                     rows = (0..self.rows.len()).filter(allowed).collect();
                 }
                 let simple = Decision::simple(Place::Clouds(rows), "cloud_only");
-                Decision { candidates, ..simple }
+                Decision { candidates, cleared, ..simple }
             }
             Err(_) if nowhere => Decision::simple(
                 Place::Shed(Reason::NotAllowed("policy:nowhere")),
@@ -138,15 +150,17 @@ impl<L: Load, C: Quote> Dispatcher<L, C> {
         if rows.is_empty() {
             return Decision::simple(Place::Local, why_none(candidates));
         }
-        match self.secret(request) {
-            Some(reason) => Decision::simple(Place::Local, &reason.code()),
-            None => Decision::simple(Place::Clouds(rows), "saturated"),
+        match self.clear(request) {
+            Err(reason) => Decision::simple(Place::Local, &reason.code()),
+            Ok(cleared) => {
+                Decision { cleared, ..Decision::simple(Place::Clouds(rows), "saturated") }
+            }
         }
     }
 
-    /// Scanned once for each request that would otherwise leave, and only then.
-    fn secret(&self, request: &CompletionRequest) -> Option<Reason> {
-        self.scanner.scan(request).map(|rule| Reason::Secret(rule.clone()))
+    /// What leaves of a request. Scanned once for each that would otherwise leave, and only then.
+    fn clear(&self, request: &CompletionRequest) -> Result<Cleared, Reason> {
+        self.scanner.clear(request).map_err(Reason::Secret)
     }
 
     /// Lets a decision count.
@@ -182,14 +196,21 @@ impl<L: Load, C: Quote> Dispatcher<L, C> {
     }
 
     /// The rows for a request that the box has refused, or is too slow with.
-    pub(super) fn open_rows(&self, request: &CompletionRequest, now: Instant) -> Vec<usize> {
+    pub(super) fn open_rows(
+        &self,
+        request: &CompletionRequest,
+        now: Instant,
+    ) -> (Vec<usize>, Cleared) {
         let nowhere_else = Here { wait: None, ..self.here(request, None, now) };
-        if let Some(Reason::Secret(rule)) = self.secret(request) {
-            self.telemetry.secret(&rule);
-            return Vec::new();
-        }
+        let cleared = match self.scanner.clear(request) {
+            Ok(cleared) => cleared,
+            Err(rule) => {
+                self.telemetry.secret(&rule);
+                return Default::default();
+            }
+        };
         let candidates = consider(&self.rows, request, nowhere_else, now);
-        order(&candidates).iter().map(|candidate| candidate.row).collect()
+        (order(&candidates).iter().map(|candidate| candidate.row).collect(), cleared)
     }
 
     /// Whether policy leaves a row for the request; else why the first has it not.

@@ -11,6 +11,7 @@ mod ask;
 mod candidates;
 mod decide;
 mod hedge;
+mod restore;
 mod resume;
 mod row;
 mod simulated;

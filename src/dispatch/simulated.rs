@@ -57,7 +57,7 @@ impl<L: Load, C: Quote> Simulated<L, C> {
 
     /// The rows for a request that the box has refused.
     pub(crate) fn rows_instead(&self, request: &CompletionRequest, now: Instant) -> Vec<usize> {
-        self.dispatcher.open_rows(request, now)
+        self.dispatcher.open_rows(request, now).0
     }
 
     /// Whether overflow goes on.

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep};
 use weir::api::{Api, Doors, Limits, ModelCard, Placed, Service, Shed, serve};
+use weir::completion::compliance::OnSecret;
 use weir::completion::{
     Chunk, CompletionRequest, CompletionStream, Event, FinishReason, Input, Reason, Refusal, Route,
     TokenLogprob, Usage,
@@ -64,6 +65,7 @@ fn nobody() -> PolicyConfig {
         anonymous_cloud: false,
         unknown_path_leaves: false,
         unmatched_path_leaves: true,
+        on_secret: OnSecret::Stay,
         secrets: Vec::new(),
     }
 }
