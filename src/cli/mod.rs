@@ -5,6 +5,7 @@ mod cache;
 mod complete;
 mod cursor;
 mod ledger;
+mod plan;
 mod serve;
 
 use std::io::{self, IsTerminal, Write};
@@ -42,6 +43,8 @@ enum Command {
     Cache(cache::Command),
     /// What was sent to clouds and what it cost: a summary, all of it, or whether it is untouched
     Ledger(ledger::LedgerArgs),
+    /// What thresholds, clouds and growth would come to, by a trace of requests
+    Plan(plan::PlanArgs),
 }
 
 /// Flags of every command; they win over the file.
@@ -129,6 +132,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Bench(bench) => bench::run(&bench, &config),
         Command::Cache(cache) => cache::run(cache, config.model.cache.as_ref()),
         Command::Ledger(ledger) => ledger::run(ledger, config.ledger.as_ref()),
+        Command::Plan(plan) => plan::run(plan, &config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

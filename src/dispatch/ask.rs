@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::decide::{Decision, Place};
-use super::row::{Row, not_allowed, was_not_sent};
+use super::row::{Known, Row, not_allowed, was_not_sent};
 use super::{Dispatched, Dispatcher, Local, Quote, Rejected, restore};
 use crate::completion::{
     Backend, CompletionRequest, CompletionStream, Event, Fault, FinishReason, Input, Reason,
@@ -289,13 +289,13 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             Err(refusal) => return Answer::Refused(refusal),
         };
         let began = Instant::now();
+        let predicted = known(row, began).ttft();
         let Some(permit) = row.admit(&asked, row.backend.left(), began) else {
             return Answer::NotNow;
         };
         if !self.may_try(tries) {
             return Answer::NoTriesLeft;
         }
-        let predicted = predicted(row, began);
         let charge = match row.till.charge(request, row.till.worst(&asked), predicted, why) {
             Ok(charge) => charge,
             Err(refusal) => return Answer::Refused(refusal),
@@ -326,9 +326,16 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
     }
 }
 
-/// The time to first token to be expected of a row: what it told, or what it showed.
-pub(super) fn predicted<C: Quote>(row: &Row<C>, now: Instant) -> Option<Duration> {
-    row.ttft(now).max(row.backend.told_ttft())
+/// What is known of a row's time to first token: what it showed, or what it told where that is
+/// more.
+pub(super) fn known<C: Quote>(row: &Row<C>, now: Instant) -> Known {
+    match (row.ttft(now), row.backend.told_ttft()) {
+        (known, None) => known,
+        (Known::Answers { ttft, enough }, Some(told)) => {
+            Known::Answers { ttft: ttft.max(told), enough }
+        }
+        (_, Some(ttft)) => Known::Answers { ttft, enough: true },
+    }
 }
 
 pub(super) fn late(reason: Reason) -> Refusal {

@@ -19,6 +19,7 @@ use self::breaker::Breaker;
 use self::concurrency::Concurrency;
 use self::quota::Quota;
 pub use self::quota::{Left, Rates};
+pub(super) use self::ttft::Known;
 use self::ttft::Ttft;
 use super::till::Till;
 use super::{Bounds, Target};
@@ -57,9 +58,9 @@ impl<C> Row<C> {
         Self { name, backend, till, bounds, declared, health }
     }
 
-    /// Time to first token that nine of ten recent answers kept to; None: there are none.
-    pub(super) fn ttft(&self, now: Instant) -> Option<Duration> {
-        self.health.state().ttft.p90(now)
+    /// What its answers have told of its time to first token.
+    pub(super) fn ttft(&self, now: Instant) -> Known {
+        self.health.state().ttft.known(now)
     }
 
     /// Whether a request may be sent there at all; else the reason's code.
@@ -231,6 +232,7 @@ impl Health {
             state.probing = true;
         }
         state.quota.take(asked, now);
+        state.ttft.asked(now);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         true
     }
@@ -254,6 +256,7 @@ impl Health {
     fn refused(&self, refusal: &Refusal, now: Instant) {
         let mut state = self.state();
         let probed = std::mem::take(&mut state.probing);
+        state.ttft.refused();
         if was_not_sent(&refusal.reason) {
             // Nothing was sent, so nothing was learnt: the next request may try.
             if probed {
