@@ -2,14 +2,15 @@
 //!
 //! Each filter has a stable code; of what is left the cheapest that is fast enough comes first.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Quote;
-use super::row::Row;
-use super::ttft::Known;
+use super::ask::known;
+use super::row::{Known, Row};
 use crate::completion::CompletionRequest;
 use crate::money::Money;
 
@@ -22,6 +23,8 @@ const FASTER: f64 = 0.8;
 pub(super) struct Here {
     /// The time to first token that is wanted: the objective, or a shorter patience.
     pub(super) wanted: Duration,
+    /// When the client will have given up; None: never.
+    pub(super) patience: Option<Duration>,
     /// Work ahead of the request; None: it must not run here.
     pub(super) wait: Option<Duration>,
 }
@@ -33,6 +36,8 @@ pub(super) struct Candidate {
     pub(super) row: usize,
     /// At most.
     pub(super) cost: Money,
+    /// Breaks ties, the larger first.
+    prefer: i64,
     /// How long it takes to a first token, as far as is known.
     known: Known,
     /// Whether the objective is out of its reach.
@@ -72,10 +77,11 @@ fn candidate<C: Quote>(
     here: Here,
     now: Instant,
 ) -> Candidate {
-    let known = row.ttft(now);
+    let known = known(row, now);
     let mut candidate = Candidate {
         row: index,
         cost: Money::ZERO,
+        prefer: row.bounds.prefer,
         known,
         slow: match known {
             Known::Nothing => false,
@@ -99,13 +105,19 @@ fn filters<C: Quote>(
     row.may_have(&request.policy)?;
     let asked = row.backend.quote(request).map_err(|refusal| refusal.reason.code())?;
     candidate.cost = row.till.worst(&asked);
-    if row.is_paused(now) {
-        return Err("cloud_paused".into());
+    row.is_open(&asked, row.backend.left(), now)?;
+    if is_too_late(candidate.known.ttft(), here.patience) {
+        return Err("cloud_late".into());
     }
     if candidate.slow && !is_worth_a_try(candidate.known, here.wait) {
         return Err("cloud_slow".into());
     }
     Ok(row.till.check(request.tenant, candidate.cost)?)
+}
+
+/// Whether the client will have given up before the first token.
+fn is_too_late(cloud: Option<Duration>, patience: Option<Duration>) -> bool {
+    cloud.is_some_and(|cloud| patience.is_some_and(|patience| cloud > patience))
 }
 
 /// Whether waiting for the cloud is shorter by a margin than waiting here, if that can be, or too
@@ -129,14 +141,6 @@ enum Turn {
 }
 
 impl Candidate {
-    /// Of its recent answers, the ninth of ten; None: none is recent.
-    fn ttft(&self) -> Option<Duration> {
-        match self.known {
-            Known::Answers { ttft, .. } => Some(ttft),
-            Known::Nothing | Known::Awaited(_) => None,
-        }
-    }
-
     fn turn(&self) -> Turn {
         match self.known {
             Known::Awaited(_) if self.slow => Turn::Slow(Duration::MAX),
@@ -148,12 +152,12 @@ impl Candidate {
 }
 
 /// The rows that may be asked: those that meet the objective by what they cost, then those that
-/// have not answered yet, then the others by how long they take; what is equal stays in the order
-/// of the rows.
+/// have not answered yet, then the others by how long they take. Of equal ones what is preferred
+/// comes first, then the order of the rows.
 pub(super) fn order(candidates: &[Candidate]) -> Vec<&Candidate> {
     let mut order: Vec<&Candidate> =
         candidates.iter().filter(|candidate| candidate.verdict.is_ok()).collect();
-    order.sort_by_key(|candidate| candidate.turn());
+    order.sort_by_key(|candidate| (candidate.turn(), Reverse(candidate.prefer)));
     order
 }
 
@@ -164,7 +168,7 @@ pub(super) fn told<C>(rows: &[Row<C>], candidates: &[Candidate]) -> Vec<Consider
         cloud: rows[candidate.row].name.to_string(),
         verdict: candidate.verdict.clone().err().unwrap_or_else(|| "ok".into()),
         place: order.iter().position(|next| next.row == candidate.row).map(|place| place + 1),
-        predicted_ttft_ms: candidate.ttft().map(|ttft| ttft.as_secs_f64() * 1e3),
+        predicted_ttft_ms: candidate.known.ttft().map(|ttft| ttft.as_secs_f64() * 1e3),
         cost_max_usd: candidate.cost.to_string(),
     };
     candidates.iter().map(told).collect()

@@ -364,7 +364,7 @@ impl SimulatedBox {
 }
 
 impl Waiting {
-    fn to_compute(&self) -> usize {
+    fn to_compute(self) -> usize {
         (self.arrival.prompt_tokens - self.cached) as usize
     }
 }

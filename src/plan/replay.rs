@@ -205,7 +205,7 @@ impl<'a> Replay<'a> {
             }
             What::Ended => {
                 self.clouds[row].ended();
-                self.router.ended_well(row);
+                self.router.ended_well(row, now);
                 self.tallies.ended();
             }
         }

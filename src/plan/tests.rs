@@ -25,6 +25,7 @@ pub(super) fn overflow() -> OverflowConfig {
         enter: 1.0,
         leave: 0.6,
         dwell: Duration::from_secs(2),
+        ..OverflowConfig::default()
     }
 }
 

@@ -67,6 +67,7 @@ pub(super) fn world(seed: u64) -> World {
             enter: 1.0,
             leave: 0.6,
             dwell: Duration::from_secs(2),
+            ..OverflowConfig::default()
         },
         seed,
     }

@@ -124,7 +124,7 @@ impl Asking {
 }
 
 async fn by_weir(
-    dispatcher: &Dispatcher<EngineHandle, Provider>,
+    dispatcher: &Arc<Dispatcher<EngineHandle, Provider>>,
     request: Arc<CompletionRequest>,
     due: Instant,
 ) -> Answered {

@@ -30,7 +30,7 @@ pub(super) struct Ttft {
 
 /// What is known of a cloud.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(in crate::dispatch) enum Known {
     /// Nothing, or nothing recent: it is worth a try.
     Nothing,
     /// Nothing, and it was asked at this time.
@@ -39,13 +39,23 @@ pub(super) enum Known {
     Answers { ttft: Duration, enough: bool },
 }
 
+impl Known {
+    /// None: nothing is.
+    pub(in crate::dispatch) fn ttft(self) -> Option<Duration> {
+        match self {
+            Known::Answers { ttft, .. } => Some(ttft),
+            Known::Nothing | Known::Awaited(_) => None,
+        }
+    }
+}
+
 impl Ttft {
     pub(super) fn asked(&mut self, now: Instant) {
         self.asked = Some(now);
     }
 
-    /// Nothing was sent.
-    pub(super) fn not_asked(&mut self) {
+    /// It will not answer: nobody waits any more.
+    pub(super) fn refused(&mut self) {
         self.asked = None;
     }
 
