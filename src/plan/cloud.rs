@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::speed::CloudSpeed;
 use super::trace::Arrival;
 use crate::completion::{CompletionRequest, Fault, Reason, Refusal, Usage};
-use crate::dispatch::Quote;
+use crate::dispatch::{Bounds, Quote};
 use crate::money::{Asked, Money, Price};
 
 /// Bytes of a token of code, for the worst case of a prompt whose text is not in the trace.
-const BYTES_PER_TOKEN: u64 = 4;
+const BYTES_PER_TOKEN: u64 = 3;
 /// A cloud that is over its limit says so as fast as it answers anything: this part of the time
 /// to a first token.
 const REFUSAL_PART: f64 = 0.5;
@@ -29,7 +29,7 @@ pub struct CloudRow {
     pub speed: CloudSpeed,
     /// Upper bound put on what a request asks for.
     pub max_tokens: u32,
-    pub max_in_flight: usize,
+    pub bounds: Bounds,
     pub first_token_timeout: Duration,
     /// Most that may be spent on a day; None: no bound.
     pub budget_day: Option<Money>,
@@ -56,8 +56,6 @@ pub struct Tally {
     pub limited: u64,
     /// No first token within `first_token_timeout`.
     pub late: u64,
-    /// What was not asked of it because a day's budget was spent.
-    pub unaffordable: u64,
     pub spent: Money,
 }
 
@@ -126,7 +124,7 @@ impl SimulatedCloud {
         now_ns: u64,
         luck: &mut fastrand::Rng,
     ) -> Answer {
-        if self.in_flight >= self.row.max_in_flight {
+        if self.in_flight >= self.row.bounds.max_in_flight {
             self.tally.busy += 1;
             return Answer::Busy;
         }
@@ -231,7 +229,6 @@ pub(super) struct Purse {
     per_day: Option<Money>,
     day: Cell<u64>,
     today: RefCell<Money>,
-    refusals: Cell<u64>,
     asked: Cell<Asked>,
     now_ns: Cell<u64>,
 }
@@ -244,7 +241,6 @@ impl Purse {
             per_day: row.budget_day,
             day: Cell::new(0),
             today: RefCell::new(Money::ZERO),
-            refusals: Cell::new(0),
             asked: Cell::new(Asked::default()),
             now_ns: Cell::new(0),
         }
@@ -259,11 +255,6 @@ impl Purse {
             max_tokens: u64::from(arrival.max_tokens).min(self.max_tokens),
             n: 1,
         });
-    }
-
-    /// Requests that a day's budget had no room for.
-    pub(super) fn refusals(&self) -> u64 {
-        self.refusals.get()
     }
 
     fn take(&self, cost: Money, now_ns: u64) {
@@ -298,7 +289,6 @@ impl Quote for QuotedCloud {
         if self.0.affords(&asked) {
             return Ok(asked);
         }
-        self.0.refusals.set(self.0.refusals.get() + 1);
         Err(Refusal::new(Reason::Budget("budget"), "the day's budget is spent"))
     }
 }

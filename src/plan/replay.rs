@@ -1,15 +1,15 @@
 //! A trace run through a router, a box and clouds, in simulated time.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::cloud::{Answer, CloudRow, SimulatedCloud, Tally, Why};
+use super::cloud::{Answer, CloudRow, SimulatedCloud, Why};
 use super::local::{BoxRoom, Progress, SimulatedBox};
-use super::outcome::{Outcome, Placement, Tallies};
+use super::outcome::{CloudOutcome, Outcome, Placement, Tallies};
 use super::rivals::{Cooldown, QueueDepth};
 use super::router::{Router, Sight, Weir};
 use super::speed::BoxSpeed;
@@ -141,9 +141,12 @@ impl<'a> Replay<'a> {
             self.arrive(request, at_ns);
         }
         self.play_until(u64::MAX);
-        let rows = self.clouds.iter().map(|cloud| {
-            let unaffordable = cloud.purse().refusals();
-            (cloud.row().name.clone(), Tally { unaffordable, ..cloud.tally })
+        let mut kept = self.router.kept();
+        kept.resize_with(self.clouds.len(), BTreeMap::new);
+        let rows = self.clouds.iter().zip(kept).map(|(cloud, kept)| CloudOutcome {
+            name: cloud.row().name.clone(),
+            tally: cloud.tally,
+            kept,
         });
         self.tallies.outcome(rows.collect())
     }
@@ -211,14 +214,15 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn sight(&self, now_ns: u64) -> Sight {
-        Sight { now: self.at(now_ns), queue_depth: self.local.queue_depth() }
+    fn sight(&self, arrival: &Arrival, now_ns: u64) -> Sight {
+        let predicted = self.local.predicted(arrival);
+        Sight { now: self.at(now_ns), queue_depth: self.local.queue_depth(), predicted }
     }
 
     fn arrive(&mut self, request: u32, now_ns: u64) {
         self.local.catch_up(now_ns);
         let arrival = self.arrival(request);
-        let sight = self.sight(now_ns);
+        let sight = self.sight(&arrival, now_ns);
         self.note_state(sight.now, now_ns);
         let placed = self.router.place(&arrival, sight);
         self.note_state(sight.now, now_ns);
@@ -246,7 +250,7 @@ impl<'a> Replay<'a> {
         if self.local.offer(request, &arrival, now_ns) {
             return;
         }
-        let sight = self.sight(now_ns);
+        let sight = self.sight(&arrival, now_ns);
         let rows = self.router.instead(&arrival, sight);
         self.try_clouds(request, Attempt::new(rows, false), now_ns);
     }
@@ -255,7 +259,7 @@ impl<'a> Replay<'a> {
     fn try_clouds(&mut self, request: u32, mut attempt: Attempt, now_ns: u64) {
         let arrival = self.arrival(request);
         while let Some(row) = attempt.rest.pop() {
-            if !self.router.admit(row, self.at(now_ns)) {
+            if !self.router.admit(row, &arrival, self.at(now_ns)) {
                 continue;
             }
             let mut luck = luck(self.seed, request, row);

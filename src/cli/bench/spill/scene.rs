@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::OverflowConfig;
+use crate::dispatch::{Bounds, Rates};
 use crate::money::{Price, Rate, TokenPrice};
 use crate::plan::generate::{Recipe, Shape, Sizes, generate};
 use crate::plan::{BoxRoom, BoxSpeed, CloudRow, CloudSpeed, Policy, Trace, World, replay};
@@ -40,7 +41,7 @@ fn cloud(name: &str, ttft_ms: [f64; 2], usd_per_mtok: [&str; 2]) -> CloudRow {
         price: Some(Price::PerToken(TokenPrice { input, output, cached: input, tier: None })),
         speed: CloudSpeed { ttft_ms, ttft_p90_ms: Some(p90), ..CloudSpeed::UNKNOWN },
         max_tokens: 256,
-        max_in_flight: 64,
+        bounds: Bounds { max_in_flight: 64, rates: Rates::default(), prefer: 0 },
         first_token_timeout: Duration::from_secs(10),
         budget_day: None,
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::load::{self, Answered, Load, MAX_TOKENS, SIZES};
 use super::ways::{Place, Way};
 use super::{CLOUDS, PEAK_FACTOR, QUIET, Stage, attainment};
-use crate::app::{Local, STEP_ROWS_MAX};
+use crate::app::{Local, STEP_ROWS_MAX, bounds};
 use crate::cli::bench::box_speed;
 use crate::cli::bench::figures::median;
 use crate::cli::{Failure, block_on, complain};
@@ -119,7 +119,7 @@ impl Stage {
                 ..CloudSpeed::UNKNOWN
             },
             max_tokens: row.max_tokens,
-            max_in_flight: row.max_in_flight,
+            bounds: bounds(row),
             first_token_timeout: row.first_token_timeout,
             budget_day: None,
         });
