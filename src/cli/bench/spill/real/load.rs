@@ -165,3 +165,28 @@ async fn usage(engine: &EngineHandle, request: Arc<CompletionRequest>) -> Option
     }
     usage
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_s_texts_go_on_and_others_share_nothing() {
+        let sizes = Sizes { prompt: (300.0, 0.2), cached: 0.8, ..SIZES };
+        let shape = Shape::Team { people: 3 };
+        let load = Load::of(&Recipe { shape, seconds: 120.0, rate: 1.0, sizes, seed: 5 });
+        assert!(load.asked.len() > 20 && load.asked.is_sorted_by_key(|asked| asked.at));
+        let of = |session| load.asked.iter().filter(move |asked| asked.session == Some(session));
+        let texts: Vec<&str> = of(0).map(|asked| &*asked.text).collect();
+        let words = |text: &str| text.split(' ').count();
+        for pair in texts.windows(2) {
+            let (before, after) = (pair[0].split(' '), pair[1].split(' '));
+            let shared = before.zip(after).take_while(|(a, b)| a == b).count();
+            assert!(shared == 0 || shared * 2 > words(pair[1]), "{shared} words of {}", pair[1]);
+        }
+        let first = |session| of(session).next().expect("everybody types").text.split(' ').next();
+        assert_ne!(first(0), first(1));
+        let peak = Load::peak(5.0, 3.0, 30.0, 1);
+        assert!(peak.asked.iter().all(|asked| (50..=240).contains(&words(&asked.text))));
+    }
+}

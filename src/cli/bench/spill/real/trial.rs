@@ -230,3 +230,25 @@ impl Twice {
 fn common(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_holds_within_a_tenth_and_two_points() {
+        let trial = |overflow_simulated, attainment_simulated| Trial {
+            trace: "burst",
+            requests: 100,
+            overflow: 0.4,
+            overflow_simulated,
+            attainment: 0.99,
+            attainment_simulated,
+        };
+        assert!(trial(0.44, 0.971).holds() && trial(0.36, 1.0).holds());
+        assert!(!trial(0.45, 0.99).holds() && !trial(0.4, 0.96).holds());
+        assert!(trial(0.45, 0.99).to_string().ends_with("MISSED\n"));
+        let little = Trial { overflow: 0.01, ..trial(0.019, 0.99) };
+        assert!(little.holds(), "a tenth of little is a matter of chance");
+    }
+}
