@@ -130,6 +130,14 @@ pub(super) fn in_stream(error: &Value) -> Refusal {
     told.refusal(status, "the cloud broke off with an error")
 }
 
+/// An error that is one name, as an exception in a stream.
+pub(super) fn named(name: &str, message: &Value) -> Refusal {
+    let mut told = Told::default();
+    told.collect(message);
+    told.name(name);
+    told.refusal(StatusCode::INTERNAL_SERVER_ERROR, "the cloud broke off with an error")
+}
+
 /// How a good answer comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {

@@ -12,6 +12,7 @@ mod egress;
 mod fault;
 mod frames;
 mod reply;
+mod services;
 mod stream;
 mod wires;
 
@@ -34,10 +35,8 @@ use crate::completion::{Backend, CompletionRequest, CompletionStream, Fault, Rea
 use crate::config::{CloudConfig, CloudFim};
 use crate::money::Asked;
 use auth::Auth;
-use auth::key::Key;
 use reply::Reply;
 use stream::{Reading, Start, Timing};
-use wires::openai::OpenAi;
 use wires::{Rendered, Wire};
 
 /// One cloud row.
@@ -64,8 +63,8 @@ pub fn providers(rows: &[CloudConfig]) -> Result<Vec<Provider>, EgressError> {
 impl Provider {
     fn new(row: &CloudConfig, egress: Arc<Egress>) -> Result<Self, EgressError> {
         Ok(Self {
-            wire: wire(row)?,
-            auth: auth(row)?,
+            wire: services::wire(row)?,
+            auth: services::auth(row)?,
             clock_ahead_s: AtomicI64::new(0),
             in_flight: Arc::new(Semaphore::new(row.max_in_flight.min(Semaphore::MAX_PERMITS))),
             row: row.clone(),
@@ -172,18 +171,6 @@ impl Provider {
     }
 }
 
-/// The API of a row.
-fn wire(row: &CloudConfig) -> Result<Box<dyn Wire>, EgressError> {
-    let bad = || EgressError::Origin(row.name.clone());
-    Ok(Box::new(OpenAi::new(&row.base_url).ok_or_else(bad)?))
-}
-
-/// The proof of a row.
-fn auth(row: &CloudConfig) -> Result<Box<dyn Auth>, EgressError> {
-    let Some(key) = &row.api_key else { return Ok(Box::new(Key::none())) };
-    Ok(Box::new(Key::bearer(key).map_err(|_| EgressError::Key(row.name.clone()))?))
-}
-
 impl Backend for Provider {
     /// Returns once the cloud answered 200 with an event stream. The stream's first event may
     /// still be [`Failed`](crate::completion::Event::Failed); nothing was promised until then.
@@ -229,7 +216,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Budget;
+    use crate::config::{Budget, CloudService};
 
     /// A row with short timeouts.
     pub(super) fn row(base_url: &str) -> CloudConfig {
@@ -237,6 +224,7 @@ mod tests {
             name: "burst".into(),
             base_url: base_url.parse().unwrap(),
             api_key: None,
+            service: CloudService::OpenAi,
             model: "coder".into(),
             fim: CloudFim::Suffix,
             stream: true,

@@ -217,13 +217,14 @@ pub struct LedgerConfig {
     pub utc_offset_s: i32,
 }
 
-/// One OpenAI-shaped cloud.
+/// One cloud.
 #[derive(Clone, Debug)]
 pub struct CloudConfig {
     pub name: Arc<str>,
     /// Scheme, host and path up to and including `/v1`; http only where the operator wrote it.
     pub base_url: hyper::Uri,
     pub api_key: Option<Secret>,
+    pub service: CloudService,
     pub model: Arc<str>,
     pub fim: CloudFim,
     /// Whether answers are asked for as streams; a route that cannot gives them whole.
@@ -259,6 +260,7 @@ impl CloudConfig {
             name: "peer".into(),
             base_url,
             api_key: None,
+            service: CloudService::OpenAi,
             model: "default".into(),
             fim: CloudFim::Peer,
             stream: true,
@@ -273,6 +275,13 @@ impl CloudConfig {
             price: None,
         })
     }
+}
+
+/// Whose API and whose proof a row uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloudService {
+    /// Any OpenAI-shaped server, with a bearer key or without.
+    OpenAi,
 }
 
 /// How a cloud fills in the middle.

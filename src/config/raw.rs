@@ -84,6 +84,7 @@ pub struct RawOverflow {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawCloud {
     pub name: Option<String>,
+    pub provider: Option<String>,
     pub base_url: Option<String>,
     pub api_key_env: Option<String>,
     pub api_key_file: Option<String>,
@@ -207,6 +208,7 @@ impl RawOverflow {
 impl RawCloud {
     fn read(&mut self, section: &mut Section<'_>) {
         self.name = section.take("name");
+        self.provider = section.take("provider");
         self.base_url = section.take("base_url");
         self.api_key_env = section.take("api_key_env");
         self.api_key_file = section.take("api_key_file");

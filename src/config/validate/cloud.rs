@@ -7,7 +7,7 @@ use models::fim::Family;
 
 use super::{COUNT_MAX, Checker, TOKENS_MAX};
 use crate::config::raw::row_prefix;
-use crate::config::{CloudConfig, CloudFim, RawCloud, defaults};
+use crate::config::{CloudConfig, CloudFim, CloudService, RawCloud, defaults};
 
 /// Most `[[cloud]]` rows; each is a label value of `weir_requests_total`.
 const CLOUDS_MAX: usize = 64;
@@ -36,6 +36,7 @@ impl Checker<'_> {
     /// None: a required key was absent or wrong, and complained about.
     fn cloud(&mut self, raw: &RawCloud) -> Option<CloudConfig> {
         let name = self.row_name(raw.name.as_deref());
+        let service = self.service(raw);
         let base_url = self.base_url(raw.base_url.as_deref());
         let model = self.required("model", raw.model.as_deref());
         let fim = self.cloud_fim(raw);
@@ -69,6 +70,7 @@ impl Checker<'_> {
             name: Arc::from(name?),
             base_url: base_url?,
             api_key,
+            service,
             model: Arc::from(model?),
             fim: fim?,
             stream: raw.stream.unwrap_or(true),
@@ -81,6 +83,14 @@ impl Checker<'_> {
             declared,
             budget,
         })
+    }
+
+    /// The family of the row's provider.
+    fn service(&mut self, raw: &RawCloud) -> CloudService {
+        const WORDS: [(&str, &str); 1] = [("openai", "openai")];
+        match self.choice("provider", raw.provider.as_deref(), "openai", &WORDS) {
+            _ => CloudService::OpenAi,
+        }
     }
 
     pub(super) fn required<'t>(&mut self, key: &str, value: Option<&'t str>) -> Option<&'t str> {
