@@ -4,6 +4,8 @@ mod cloud;
 mod declared;
 mod keys;
 mod money;
+mod oci;
+mod service;
 mod tenant;
 
 use std::fmt::Display;

@@ -47,11 +47,12 @@ impl Checker<'_> {
 
 /// Reads a key that only its owner (and group) may read.
 pub(super) fn key_from_file(path: &Path) -> Result<Secret, String> {
-    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
+    key(&private_text(path)?).map_err(Into::into)
+}
+
+/// The text of a file that only its owner (and group) may read.
+pub(super) fn private_text(path: &Path) -> Result<String, String> {
     let metadata = std::fs::metadata(path).map_err(cannot)?;
-    if !metadata.is_file() {
-        return Err("is no file".into());
-    }
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -59,10 +60,23 @@ pub(super) fn key_from_file(path: &Path) -> Result<Secret, String> {
             return Err("is open to every user of this machine; chmod 600 it".into());
         }
     }
+    text_of(path)
+}
+
+/// The text of a small file.
+pub(super) fn text_of(path: &Path) -> Result<String, String> {
+    let metadata = std::fs::metadata(path).map_err(cannot)?;
+    if !metadata.is_file() {
+        return Err("is no file".into());
+    }
     if metadata.len() > KEY_BYTES_MAX as u64 {
         return Err(format!("is larger than {KEY_BYTES_MAX} bytes"));
     }
-    key(&std::fs::read_to_string(path).map_err(cannot)?).map_err(Into::into)
+    std::fs::read_to_string(path).map_err(cannot)
+}
+
+fn cannot(error: std::io::Error) -> String {
+    format!("cannot be read: {error}")
 }
 
 /// A key goes into a header, so it is one line of visible characters.
