@@ -312,7 +312,7 @@ fn by_status(status: StatusCode) -> Fault {
 }
 
 /// `retry-after-ms`, or `retry-after` in seconds or as a date; capped.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let millis = text("retry-after-ms").and_then(|t| t.parse().ok()).map(Duration::from_millis);
     let after = millis.or_else(|| {

@@ -11,8 +11,10 @@ mod clean;
 mod egress;
 mod fault;
 mod frames;
+mod limits;
 #[cfg(feature = "oci")]
 mod oci;
+mod peer;
 mod reply;
 mod services;
 mod stream;
@@ -34,9 +36,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::completion::compliance::Declared;
 use crate::completion::{Backend, CompletionRequest, CompletionStream, Fault, Reason, Refusal};
-use crate::config::{CloudConfig, CloudFim};
+use crate::config::{CloudConfig, CloudFim, CloudService};
 use crate::money::Asked;
+use crate::policy::peer::Instance;
 use auth::Auth;
+pub use limits::Limits;
+use limits::Meter;
+pub use peer::Reported;
+use peer::{Marks, Peer};
 use reply::Reply;
 use stream::{Reading, Start, Timing};
 use wires::{Rendered, Wire};
@@ -51,20 +58,49 @@ pub struct Provider {
     auth: Box<dyn Auth>,
     /// Seconds that the cloud's clock is ahead of ours, since it complained of ours.
     clock_ahead_s: AtomicI64,
+    /// What it last said is left of our quota.
+    meter: Meter,
+    /// Where it is another weir.
+    peer: Option<Peer>,
 }
 
-/// A provider for every row, all behind one client. No row, no client.
+/// A provider for every row, all behind one client, for a program that is no server itself.
 pub fn providers(rows: &[CloudConfig]) -> Result<Vec<Provider>, EgressError> {
+    providers_of(rows, &Instance::random())
+}
+
+/// A provider for every row, all behind one client. No row, no client. `own` is the name by which
+/// other weirs know this one.
+pub fn providers_of(rows: &[CloudConfig], own: &Instance) -> Result<Vec<Provider>, EgressError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
     let egress = Arc::new(Egress::new(rows)?);
-    rows.iter().map(|row| Provider::new(row, egress.clone())).collect()
+    rows.iter().map(|row| Provider::new(row, egress.clone(), own)).collect()
+}
+
+/// One request on its way.
+struct Sending<'a> {
+    id: &'a str,
+    rendered: &'a Rendered,
+    timing: &'a Timing,
+    /// For another weir.
+    marks: Option<&'a Marks>,
 }
 
 impl Provider {
-    fn new(row: &CloudConfig, egress: Arc<Egress>) -> Result<Self, EgressError> {
+    fn new(row: &CloudConfig, egress: Arc<Egress>, own: &Instance) -> Result<Self, EgressError> {
+        let peer = match row.service {
+            CloudService::Weir => {
+                let auth = services::auth(row)?;
+                let peer = Peer::start(row, own.clone(), egress.clone(), auth);
+                Some(peer.ok_or_else(|| EgressError::Origin(row.name.clone()))?)
+            }
+            _ => None,
+        };
         Ok(Self {
+            peer,
+            meter: Meter::default(),
             wire: services::wire(row)?,
             auth: services::auth(row)?,
             clock_ahead_s: AtomicI64::new(0),
@@ -90,11 +126,23 @@ impl Provider {
 
     /// What a request would be here, without rendering it; or why it cannot be one.
     pub fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal> {
+        self.peer.as_ref().map_or(Ok(()), Peer::is_proven)?;
         wires::quote(request, &self.row, self.wire.abilities(&self.row))
     }
 
+    /// What the provider last said is left of the row's quota.
+    pub fn limits(&self) -> Limits {
+        self.meter.limits(Instant::now())
+    }
+
+    /// How busy another weir says it is; None: it is none, or has not said so for two seconds.
+    pub fn reported(&self) -> Option<Reported> {
+        self.peer.as_ref()?.reported()
+    }
+
     /// The request as it leaves, signed. Nothing of the client's own headers is in it.
-    fn outgoing(&self, id: &str, rendered: &Rendered) -> Result<Request<Full<Bytes>>, Refusal> {
+    fn outgoing(&self, sending: &Sending<'_>) -> Result<Request<Full<Bytes>>, Refusal> {
+        let Sending { id, rendered, marks, .. } = *sending;
         let mut head = Request::post(rendered.uri.clone())
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, rendered.accept)
@@ -109,8 +157,19 @@ impl Provider {
         if let (true, Ok(id)) = (told, HeaderValue::from_str(id)) {
             head.headers.insert("x-request-id", id);
         }
+        if let Some(marks) = marks {
+            marks.put(&mut head.headers);
+        }
         self.auth.sign(&mut head, &rendered.body, self.cloud_time())?;
         Ok(Request::from_parts(head, Full::new(rendered.body.clone())))
+    }
+
+    /// What goes beside a request to another weir, which has to be proven by now.
+    fn marks(&self, request: &CompletionRequest) -> Result<Option<Marks>, Refusal> {
+        let Some(peer) = &self.peer else { return Ok(None) };
+        let marks = peer.marks(&request.policy.require)?;
+        peer.is_proven()?;
+        Ok(Some(marks))
     }
 
     /// The time as the cloud sees it.
@@ -134,29 +193,26 @@ impl Provider {
         self.clock_ahead_s.swap(ahead, Ordering::Relaxed) != ahead
     }
 
-    async fn exchange(
-        &self,
-        id: &str,
-        rendered: &Rendered,
-        timing: &Timing,
-    ) -> Result<Response<Incoming>, Refusal> {
-        let sending = self.egress.send(self.outgoing(id, rendered)?);
-        let response = timeout_at(timing.first_due(), sending);
-        response.await.map_err(|_| timing.late(Instant::now()))?.map_err(unreachable)
+    async fn exchange(&self, sending: &Sending<'_>) -> Result<Response<Incoming>, Refusal> {
+        let timing = sending.timing;
+        let response = timeout_at(timing.first_due(), self.egress.send(self.outgoing(sending)?));
+        let response =
+            response.await.map_err(|_| timing.late(Instant::now()))?.map_err(unreachable)?;
+        let good = response.status().is_success();
+        self.meter.read(response.headers(), good);
+        if let (Some(peer), Some(marks), true) = (&self.peer, sending.marks, good) {
+            peer.acknowledged(response.headers(), marks)?;
+        }
+        Ok(response)
     }
 
     /// An answer of a kind that can be read, or why there is none. A request that was refused for
     /// our clock is signed anew, once, by the cloud's.
-    async fn answer(
-        &self,
-        id: &str,
-        rendered: &Rendered,
-        timing: &Timing,
-    ) -> Result<(fault::Kind, Incoming), Refusal> {
+    async fn answer(&self, sending: &Sending<'_>) -> Result<(fault::Kind, Incoming), Refusal> {
         let mut again = true;
         loop {
-            let response = self.exchange(id, rendered, timing).await?;
-            if let Some(kind) = fault::kind(&response, rendered.accept) {
+            let response = self.exchange(sending).await?;
+            if let Some(kind) = fault::kind(&response, sending.rendered.accept) {
                 return Ok((kind?, response.into_body()));
             }
             let headers = response.headers().clone();
@@ -183,7 +239,14 @@ impl Backend for Provider {
             Refusal::new(Reason::CloudBusy, "the cloud has all the requests it may have")
         })?;
         let timing = Timing::new(&self.row, request.deadline, Instant::now());
-        let (kind, body) = self.answer(&request.id, &rendered, &timing).await?;
+        let marks = self.marks(&request)?;
+        let sending = Sending {
+            id: &request.id,
+            rendered: &rendered,
+            timing: &timing,
+            marks: marks.as_ref(),
+        };
+        let (kind, body) = self.answer(&sending).await?;
         let Rendered { stops, emulated, frames, reader, max_tokens, .. } = rendered;
         let reading = Reading::new(Start {
             body,
@@ -218,7 +281,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Budget, CloudService};
+    use crate::config::Budget;
 
     /// A row with short timeouts.
     pub(super) fn row(base_url: &str) -> CloudConfig {
