@@ -55,8 +55,11 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "RESOURCE_EXHAUSTED",
             "rate_limit_exceeded",
             "rate_limit_error",
+            "rate_limited",
+            "service_tier_capacity_exceeded",
             "overloaded",
             "overloaded_error",
+            "OutOfHostCapacity",
         ],
     ),
     (
@@ -85,6 +88,7 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "NotAuthorizedOrNotFound",
             "model_not_found",
             "DeploymentNotFound",
+            "invalid_model",
         ],
     ),
     (
@@ -93,6 +97,9 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ValidationException",
             "INVALID_ARGUMENT",
             "InvalidParameter",
+            "MissingParameter",
+            "CannotParseRequest",
+            "exceed_context_size_error",
             "context_length_exceeded",
             "string_above_max_length",
         ],
@@ -128,6 +135,14 @@ pub(super) fn in_stream(error: &Value) -> Refusal {
     told.collect(error);
     let status = told.status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     told.refusal(status, "the cloud broke off with an error")
+}
+
+/// An error that is one name, as an exception in a stream.
+pub(super) fn named(name: &str, message: &Value) -> Refusal {
+    let mut told = Told::default();
+    told.collect(message);
+    told.name(name);
+    told.refusal(StatusCode::INTERNAL_SERVER_ERROR, "the cloud broke off with an error")
 }
 
 /// How a good answer comes.
@@ -232,13 +247,18 @@ impl Told {
 
     fn field(&mut self, key: &str, value: &Value, depth: usize) {
         match (key, value) {
-            ("code" | "type" | "__type" | "status" | "reason" | "Code", Value::String(name)) => {
+            (
+                "code" | "type" | "__type" | "error_type" | "status" | "reason" | "Code",
+                Value::String(name),
+            ) => {
                 self.name(name);
+                // Oracle writes the status as a name.
+                self.status(name.parse().ok());
             }
+            // OpenRouter's way to say that a provider's moderation refused the prompt.
+            ("flagged_input", _) => self.name("content_filter"),
             ("code" | "status", Value::Number(number)) => {
-                let status = number.as_u64().and_then(|code| u16::try_from(code).ok());
-                let status = status.and_then(|code| StatusCode::from_u16(code).ok());
-                self.status = self.status.or(status.filter(|s| s.as_u16() >= 400));
+                self.status(number.as_u64().and_then(|code| u16::try_from(code).ok()));
             }
             ("message" | "Message", Value::String(text)) => {
                 self.clock |= CLOCK_WORDS.iter().any(|words| text.contains(words));
@@ -249,6 +269,12 @@ impl Told {
             }
             _ => self.collect_within(value, depth),
         }
+    }
+
+    /// The first that is one of an error counts.
+    fn status(&mut self, code: Option<u16>) {
+        let code = code.filter(|code| (400..600).contains(code));
+        self.status = self.status.or(code.and_then(|code| StatusCode::from_u16(code).ok()));
     }
 
     /// AWS writes `name:URL` in a header and `namespace#name` in a body.
@@ -286,7 +312,7 @@ fn by_status(status: StatusCode) -> Fault {
 }
 
 /// `retry-after-ms`, or `retry-after` in seconds or as a date; capped.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let millis = text("retry-after-ms").and_then(|t| t.parse().ok()).map(Duration::from_millis);
     let after = millis.or_else(|| {

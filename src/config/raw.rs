@@ -6,6 +6,7 @@
 mod money;
 mod policy;
 mod section;
+mod services;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ pub(super) use money::{RawLedger, RawPrice};
 pub(super) use policy::{RawBudget, RawDeclared, RawPath, RawRequire, RawSecret, RawTenant};
 pub(super) use section::row_prefix;
 use section::{Section, rows};
+pub(super) use services::{RawOci, RawOpenAi, RawOpenRouter, RawServices};
 use toml::Table;
 
 /// Something wrong with the configuration, and the key that it is about.
@@ -89,6 +91,7 @@ pub struct RawOverflow {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawCloud {
     pub name: Option<String>,
+    pub provider: Option<String>,
     pub base_url: Option<String>,
     pub api_key_env: Option<String>,
     pub api_key_file: Option<String>,
@@ -108,6 +111,7 @@ pub struct RawCloud {
     pub budget: RawBudget,
     pub price: Option<RawPrice>,
     pub hourly_usd: Option<f64>,
+    pub services: RawServices,
     pub connection: RawConnection,
 }
 
@@ -232,6 +236,7 @@ impl RawOverflow {
 impl RawCloud {
     fn read(&mut self, section: &mut Section<'_>) {
         self.name = section.take("name");
+        self.provider = section.take("provider");
         self.base_url = section.take("base_url");
         self.api_key_env = section.take("api_key_env");
         self.api_key_file = section.take("api_key_file");
@@ -251,6 +256,7 @@ impl RawCloud {
         self.budget.read(section);
         self.price = section.table("price", RawPrice::read);
         self.hourly_usd = section.take("hourly_usd");
+        self.services.read(section);
         self.connection.read(section);
     }
 }

@@ -5,8 +5,10 @@ mod connection;
 mod declared;
 mod keys;
 mod money;
+mod oci;
 mod pem;
 mod secrets;
+mod service;
 mod tenant;
 
 use std::fmt::Display;

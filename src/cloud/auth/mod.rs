@@ -1,6 +1,7 @@
 //! How a row proves who it is.
 
 pub(super) mod key;
+pub(super) mod renewed;
 
 use std::time::SystemTime;
 
