@@ -1,24 +1,57 @@
 //! From a row to its API and its proof.
 
+use std::sync::Arc;
+
 use super::auth::Auth;
 use super::auth::key::Key;
 use super::egress::EgressError;
+#[cfg(feature = "oci")]
+use super::oci;
 use super::wires::Wire;
 use super::wires::openai::OpenAi;
+use crate::config::services::{Dialect, OciChat};
 use crate::config::{CloudConfig, CloudService};
 
 pub(super) fn wire(row: &CloudConfig) -> Result<Box<dyn Wire>, EgressError> {
     let bad = || EgressError::Origin(row.name.clone());
-    match row.service {
-        CloudService::OpenAi => Ok(Box::new(OpenAi::new(&row.base_url).ok_or_else(bad)?)),
+    let openai = |dialect| OpenAi::new(&row.base_url, dialect).ok_or_else(bad);
+    match &row.service {
+        CloudService::OpenAi | CloudService::Weir => {
+            Ok(Box::new(openai(Arc::new(Dialect::OPENAI))?))
+        }
+        CloudService::Dialect(dialect) => Ok(Box::new(openai(dialect.clone())?)),
+        CloudService::Oci(chat) => oci_wire(row, chat),
     }
 }
 
 pub(super) fn auth(row: &CloudConfig) -> Result<Box<dyn Auth>, EgressError> {
-    match row.service {
-        CloudService::OpenAi => {
+    match &row.service {
+        CloudService::OpenAi | CloudService::Dialect(_) | CloudService::Weir => {
             let Some(key) = &row.api_key else { return Ok(Box::new(Key::none())) };
             Ok(Box::new(Key::bearer(key).map_err(|_| EgressError::Key(row.name.clone()))?))
         }
+        CloudService::Oci(chat) => oci_auth(row, chat),
     }
+}
+
+#[cfg(feature = "oci")]
+fn oci_wire(row: &CloudConfig, chat: &OciChat) -> Result<Box<dyn Wire>, EgressError> {
+    let wire = oci::Chat::new(&row.base_url, chat.clone());
+    Ok(Box::new(wire.ok_or_else(|| EgressError::Origin(row.name.clone()))?))
+}
+
+#[cfg(feature = "oci")]
+fn oci_auth(row: &CloudConfig, chat: &OciChat) -> Result<Box<dyn Auth>, EgressError> {
+    let signer = oci::Signer::new(&chat.key, &row.base_url);
+    Ok(Box::new(signer.ok_or_else(|| EgressError::Origin(row.name.clone()))?))
+}
+
+#[cfg(not(feature = "oci"))]
+fn oci_wire(row: &CloudConfig, _: &OciChat) -> Result<Box<dyn Wire>, EgressError> {
+    Err(EgressError::Origin(row.name.clone()))
+}
+
+#[cfg(not(feature = "oci"))]
+fn oci_auth(row: &CloudConfig, _: &OciChat) -> Result<Box<dyn Auth>, EgressError> {
+    Err(EgressError::Origin(row.name.clone()))
 }

@@ -7,6 +7,7 @@
 mod connection;
 mod policy;
 mod raw;
+pub mod services;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -25,6 +26,7 @@ use raw::{RawCloud, RawConnection};
 
 use crate::completion::compliance::Declared;
 use crate::money::Price;
+use services::{Dialect, OciChat};
 
 /// How a variable of the environment is looked up; tests bring their own.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Result<String, VarError>;
@@ -45,7 +47,6 @@ mod defaults {
     pub(super) const ENTER: f64 = 1.0;
     pub(super) const LEAVE: f64 = 0.6;
     pub(super) const DWELL_MS: i64 = 2_000;
-    pub(super) const CLOUD_FIM: &str = "suffix";
     pub(super) const CLOUD_MAX_TOKENS: i64 = 256;
     pub(super) const CLOUD_MAX_IN_FLIGHT: i64 = 64;
     pub(super) const CONNECT_TIMEOUT_MS: i64 = 2_000;
@@ -287,6 +288,13 @@ impl CloudConfig {
 pub enum CloudService {
     /// Any OpenAI-shaped server, with a bearer key or without.
     OpenAi,
+    /// One that differs from OpenAI's letter.
+    Dialect(Arc<Dialect>),
+    /// Another weir, which is asked whether it holds to what is required of it before it gets
+    /// anything.
+    Weir,
+    /// Oracle's own API, signed.
+    Oci(OciChat),
 }
 
 /// How a cloud fills in the middle.
@@ -294,8 +302,7 @@ pub enum CloudService {
 pub enum CloudFim {
     /// `/completions` with its own `suffix` field.
     Suffix,
-    /// Another weir: `suffix` beside its own fields `path`, `repository` and `extra_files`. For
-    /// [`CloudConfig::of_peer`] alone; no file can ask for it.
+    /// Another weir: `suffix` beside its own fields `path`, `repository` and `extra_files`.
     Peer,
     /// The FIM template of this family, rendered into a raw `/completions` prompt.
     Template(&'static models::fim::Family),

@@ -6,6 +6,7 @@
 mod money;
 mod policy;
 mod section;
+mod services;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ pub(super) use money::{RawLedger, RawPrice};
 pub(super) use policy::{RawBudget, RawDeclared, RawPath, RawRequire, RawSecret, RawTenant};
 pub(super) use section::row_prefix;
 use section::{Section, rows};
+pub(super) use services::{RawOci, RawOpenAi, RawOpenRouter, RawServices};
 use toml::Table;
 
 /// Something wrong with the configuration, and the key that it is about.
@@ -102,6 +104,7 @@ pub struct RawCloud {
     pub price: Option<RawPrice>,
     pub hourly_usd: Option<f64>,
     pub connection: RawConnection,
+    pub services: RawServices,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -237,6 +240,7 @@ impl RawCloud {
         self.price = section.table("price", RawPrice::read);
         self.hourly_usd = section.take("hourly_usd");
         self.connection.read(section);
+        self.services.read(section);
     }
 }
 

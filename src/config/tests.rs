@@ -1,6 +1,7 @@
 mod connection;
 mod money;
 mod policy;
+mod services;
 
 use std::env::VarError;
 
@@ -82,6 +83,16 @@ fn every_key_is_documented_in_its_section() {
         let heading = format!("## `{name}`");
         let section = DOCS.split(&heading).nth(1).unwrap().split("\n## ").next().unwrap();
         for key in keys.split(", ") {
+            assert!(section.contains(&format!("\n| `{key}` |")), "{name} {key}");
+        }
+    }
+    for name in ["openai", "openrouter", "oci"] {
+        let said =
+            complaints(&format!("[[cloud]]\nprovider = {name:?}\n{name} = {{ unheard = 1 }}"));
+        let unknown = said.iter().find(|line| line.contains(".unheard")).unwrap();
+        let heading = format!("### `[cloud.{name}]`");
+        let section = DOCS.split(&heading).nth(1).unwrap().split("\n##").next().unwrap();
+        for key in unknown.split("known are ").nth(1).unwrap().split(", ") {
             assert!(section.contains(&format!("\n| `{key}` |")), "{name} {key}");
         }
     }

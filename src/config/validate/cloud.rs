@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use models::fim::Family;
 
+use super::service::Provider;
 use super::{COUNT_MAX, Checker, TOKENS_MAX};
 use crate::config::raw::row_prefix;
-use crate::config::{CloudConfig, CloudFim, CloudService, RawCloud, defaults};
+use crate::config::{CloudConfig, CloudFim, RawCloud, defaults};
 
 /// Most `[[cloud]]` rows; each is a label value of `weir_requests_total`.
 const CLOUDS_MAX: usize = 64;
@@ -36,10 +37,11 @@ impl Checker<'_> {
     /// None: a required key was absent or wrong, and complained about.
     fn cloud(&mut self, raw: &RawCloud) -> Option<CloudConfig> {
         let name = self.row_name(raw.name.as_deref());
-        let service = self.service(raw);
-        let base_url = self.base_url(raw.base_url.as_deref());
+        let provider = self.provider(raw);
+        let service = self.service(raw, provider);
+        let base_url = self.base_url(raw, provider);
         let model = self.required("model", raw.model.as_deref());
-        let fim = self.cloud_fim(raw);
+        let fim = self.cloud_fim(raw, provider);
         let api_key = self.api_key(raw);
         if let Some(url) = &base_url {
             self.warn_clear_text(url, api_key.is_some());
@@ -71,7 +73,7 @@ impl Checker<'_> {
             name: Arc::from(name?),
             base_url: base_url?,
             api_key,
-            service,
+            service: service?,
             model: Arc::from(model?),
             fim: fim?,
             stream: raw.stream.unwrap_or(true),
@@ -85,14 +87,6 @@ impl Checker<'_> {
             budget,
             connection,
         })
-    }
-
-    /// The family of the row's provider.
-    fn service(&mut self, raw: &RawCloud) -> CloudService {
-        const WORDS: [(&str, &str); 1] = [("openai", "openai")];
-        match self.choice("provider", raw.provider.as_deref(), "openai", &WORDS) {
-            _ => CloudService::OpenAi,
-        }
     }
 
     pub(super) fn required<'t>(&mut self, key: &str, value: Option<&'t str>) -> Option<&'t str> {
@@ -116,7 +110,13 @@ impl Checker<'_> {
         None
     }
 
-    fn base_url(&mut self, typed: Option<&str>) -> Option<hyper::Uri> {
+    /// What the row says, or else where its provider is.
+    fn base_url(&mut self, raw: &RawCloud, provider: &Provider) -> Option<hyper::Uri> {
+        let known = match (raw.base_url.as_deref(), provider.word) {
+            (None, "oci") if raw.services.oci.is_some() => Some(self.oci_url(raw)?),
+            _ => None,
+        };
+        let typed = raw.base_url.as_deref().or(known.as_deref()).or(provider.base_url);
         let typed = self.required("base_url", typed)?;
         let wrong = match typed.trim_end_matches('/').parse::<hyper::Uri>() {
             Err(_) => "must be a URL as in https://cloud.example/v1",
@@ -145,9 +145,16 @@ impl Checker<'_> {
         }
     }
 
-    fn cloud_fim(&mut self, raw: &RawCloud) -> Option<CloudFim> {
-        let words = [("suffix", "suffix"), ("template", "template"), ("chat", "chat")];
-        let mode = self.choice("fim", raw.fim.as_deref(), defaults::CLOUD_FIM, &words);
+    fn cloud_fim(&mut self, raw: &RawCloud, provider: &Provider) -> Option<CloudFim> {
+        let Some(&usual) = provider.fims.first() else {
+            let typed = [("fim", raw.fim.is_some()), ("fim_family", raw.fim_family.is_some())];
+            for (key, _) in typed.into_iter().filter(|(_, typed)| *typed) {
+                self.complain(key, format!("is not for provider = {:?}", provider.word));
+            }
+            return Some(CloudFim::Peer);
+        };
+        let words: Vec<_> = provider.fims.iter().map(|word| (*word, *word)).collect();
+        let mode = self.choice("fim", raw.fim.as_deref(), usual, &words);
         if mode != "template" {
             if raw.fim_family.is_some() {
                 self.complain("fim_family", "is for fim = \"template\" only");

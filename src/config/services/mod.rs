@@ -1,0 +1,7 @@
+//! What each provider's rows have beside the keys that all rows have.
+
+mod dialect;
+mod oci;
+
+pub use dialect::{Dialect, FimRoute, Routing};
+pub use oci::{KeyError, OciChat, OciFormat, OciKey, OciServing};
