@@ -31,6 +31,7 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ServiceQuotaExceededException",
             "QuotaExceeded",
             "LimitExceeded",
+            "BILLING_DISABLED",
         ],
     ),
     (Fault::Clock, &["RequestTimeTooSkewed", "RequestExpired"]),
@@ -53,6 +54,8 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "TooManyRequestsException",
             "TooManyRequests",
             "RESOURCE_EXHAUSTED",
+            "RateLimitReached",
+            "too_many_requests",
             "rate_limit_exceeded",
             "rate_limit_error",
             "overloaded",
@@ -85,6 +88,7 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "NotAuthorizedOrNotFound",
             "model_not_found",
             "DeploymentNotFound",
+            "OperationNotSupported",
         ],
     ),
     (
@@ -107,6 +111,8 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ServiceUnavailableException",
             "UNAVAILABLE",
             "INTERNAL",
+            "ABORTED",
+            "CANCELLED",
             "DEADLINE_EXCEEDED",
         ],
     ),
@@ -120,6 +126,13 @@ const CLOCK_WORDS: [&str; 4] =
 pub(super) fn garbage(what: &str) -> Refusal {
     Refusal::new(Reason::CloudGarbage, "the cloud did not answer with a completion")
         .with_source(std::io::Error::other(what.to_owned()))
+}
+
+/// A cloud's word, in an answer that began well, for why it takes no such prompt.
+#[cfg(feature = "google")]
+pub(super) fn filtered(why: &str) -> Refusal {
+    Refusal::new(Reason::Cloud(Fault::Filtered), "the cloud refuses what the request holds")
+        .with_source(std::io::Error::other(format!("{why:.64}")))
 }
 
 /// An error inside an answer that began well: an `error` object, or whatever holds its names.
@@ -209,8 +222,8 @@ struct Told {
     retry_after: Option<Duration>,
 }
 
-/// How deep an error's names may lie: Azure's `error.innererror.content_filter_result` is three.
-const DEPTH_MAX: usize = 4;
+/// How deep an error's names may lie: Google's `[0].error.details[0].retryDelay` is five.
+const DEPTH_MAX: usize = 6;
 
 impl Told {
     fn of_head(headers: &HeaderMap) -> Self {
@@ -242,11 +255,11 @@ impl Told {
         match (key, value) {
             ("code" | "type" | "__type" | "status" | "reason" | "Code", Value::String(name)) => {
                 self.name(name);
+                // Azure writes a status as text where it has no name.
+                self.status(name.parse().ok());
             }
             ("code" | "status", Value::Number(number)) => {
-                let status = number.as_u64().and_then(|code| u16::try_from(code).ok());
-                let status = status.and_then(|code| StatusCode::from_u16(code).ok());
-                self.status = self.status.or(status.filter(|s| s.as_u16() >= 400));
+                self.status(number.as_u64().and_then(|code| u16::try_from(code).ok()));
             }
             ("message" | "Message", Value::String(text)) => {
                 self.clock |= CLOCK_WORDS.iter().any(|words| text.contains(words));
@@ -257,6 +270,11 @@ impl Told {
             }
             _ => self.collect_within(value, depth),
         }
+    }
+
+    fn status(&mut self, code: Option<u16>) {
+        let status = code.and_then(|code| StatusCode::from_u16(code).ok());
+        self.status = self.status.or(status.filter(|status| status.as_u16() >= 400));
     }
 
     /// AWS writes `name:URL` in a header and `namespace#name` in a body.

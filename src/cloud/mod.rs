@@ -6,11 +6,15 @@
 //! choice cleaned and cut by [`choice`]. What is no answer is read by [`fault`].
 
 mod auth;
+#[cfg(feature = "azure")]
+mod azure;
 mod choice;
 mod clean;
 mod egress;
 mod fault;
 mod frames;
+#[cfg(feature = "google")]
+mod google;
 #[cfg(feature = "oci")]
 mod oci;
 mod reply;
@@ -37,6 +41,7 @@ use crate::completion::{Backend, CompletionRequest, CompletionStream, Fault, Rea
 use crate::config::{CloudConfig, CloudFim};
 use crate::money::Asked;
 use auth::Auth;
+use auth::fetch::{self, Services};
 use reply::Reply;
 use stream::{Reading, Start, Timing};
 use wires::{Rendered, Wire};
@@ -60,17 +65,27 @@ pub fn providers(rows: &[CloudConfig]) -> Result<Vec<Provider>, EgressError> {
         return Ok(Vec::new());
     }
     let mut egress = Egress::builder();
-    let ways: Vec<Way> = rows.iter().map(|row| egress.row(row)).collect::<Result<_, _>>()?;
+    let registered = |row| Ok((row, egress.row(row)?, fetch::ways(row, &mut egress)?));
+    let rows: Vec<_> = rows.iter().map(registered).collect::<Result<_, EgressError>>()?;
     let egress = Arc::new(egress.build());
-    let rows = rows.iter().zip(ways);
-    rows.map(|(row, way)| Provider::new(row, egress.clone(), way)).collect()
+    let provider = |(row, way, ways)| {
+        let services = Arc::new(Services::new(egress.clone(), ways));
+        Provider::new(row, egress.clone(), way, services)
+    };
+    rows.into_iter().map(provider).collect()
 }
 
 impl Provider {
-    fn new(row: &CloudConfig, egress: Arc<Egress>, way: Way) -> Result<Self, EgressError> {
+    /// `services` reach whoever grants the row's credentials.
+    fn new(
+        row: &CloudConfig,
+        egress: Arc<Egress>,
+        way: Way,
+        services: Arc<Services>,
+    ) -> Result<Self, EgressError> {
         Ok(Self {
             wire: services::wire(row)?,
-            auth: services::auth(row)?,
+            auth: services::auth(row, services)?,
             clock_ahead_s: AtomicI64::new(0),
             in_flight: Arc::new(Semaphore::new(row.max_in_flight.min(Semaphore::MAX_PERMITS))),
             row: row.clone(),

@@ -1,13 +1,16 @@
 //! From what was typed to what we run: one conversion, all complaints at once.
 
+mod azure;
 mod cloud;
 mod connection;
 mod declared;
+mod google_file;
 mod keys;
 mod money;
 mod oci;
 mod service;
 mod tenant;
+mod vertex;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
