@@ -31,6 +31,7 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ServiceQuotaExceededException",
             "QuotaExceeded",
             "LimitExceeded",
+            "BILLING_DISABLED",
         ],
     ),
     (Fault::Clock, &["RequestTimeTooSkewed", "RequestExpired"]),
@@ -53,6 +54,8 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "TooManyRequestsException",
             "TooManyRequests",
             "RESOURCE_EXHAUSTED",
+            "RateLimitReached",
+            "too_many_requests",
             "rate_limit_exceeded",
             "rate_limit_error",
             "rate_limited",
@@ -89,6 +92,7 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "model_not_found",
             "DeploymentNotFound",
             "invalid_model",
+            "OperationNotSupported",
         ],
     ),
     (
@@ -114,6 +118,8 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ServiceUnavailableException",
             "UNAVAILABLE",
             "INTERNAL",
+            "ABORTED",
+            "CANCELLED",
             "DEADLINE_EXCEEDED",
         ],
     ),
@@ -127,6 +133,13 @@ const CLOCK_WORDS: [&str; 4] =
 pub(super) fn garbage(what: &str) -> Refusal {
     Refusal::new(Reason::CloudGarbage, "the cloud did not answer with a completion")
         .with_source(std::io::Error::other(what.to_owned()))
+}
+
+/// A cloud's word, in an answer that began well, for why it takes no such prompt.
+#[cfg(feature = "google")]
+pub(super) fn filtered(why: &str) -> Refusal {
+    Refusal::new(Reason::Cloud(Fault::Filtered), "the cloud refuses what the request holds")
+        .with_source(std::io::Error::other(format!("{why:.64}")))
 }
 
 /// An error inside an answer that began well: an `error` object, or whatever holds its names.
@@ -216,8 +229,8 @@ struct Told {
     retry_after: Option<Duration>,
 }
 
-/// How deep an error's names may lie: Azure's `error.innererror.content_filter_result` is three.
-const DEPTH_MAX: usize = 4;
+/// How deep an error's names may lie: Google's `[0].error.details[0].retryDelay` is five.
+const DEPTH_MAX: usize = 6;
 
 impl Told {
     fn of_head(headers: &HeaderMap) -> Self {
@@ -252,7 +265,7 @@ impl Told {
                 Value::String(name),
             ) => {
                 self.name(name);
-                // Oracle writes the status as a name.
+                // Oracle writes the status as a name, Azure as text where it has no name.
                 self.status(name.parse().ok());
             }
             // OpenRouter's way to say that a provider's moderation refused the prompt.

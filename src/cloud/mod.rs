@@ -6,11 +6,15 @@
 //! choice cleaned and cut by [`choice`]. What is no answer is read by [`fault`].
 
 mod auth;
+#[cfg(feature = "azure")]
+mod azure;
 mod choice;
 mod clean;
 mod egress;
 mod fault;
 mod frames;
+#[cfg(feature = "google")]
+mod google;
 mod limits;
 #[cfg(feature = "oci")]
 mod oci;
@@ -41,6 +45,7 @@ use crate::config::{CloudConfig, CloudFim, CloudService};
 use crate::money::Asked;
 use crate::policy::peer::Instance;
 use auth::Auth;
+use auth::fetch::{self, Services};
 pub use limits::Limits;
 use limits::Meter;
 pub use peer::Reported;
@@ -84,10 +89,14 @@ fn reached_by(
     mut egress: egress::Builder,
     own: &Instance,
 ) -> Result<Vec<Provider>, EgressError> {
-    let ways: Vec<Way> = rows.iter().map(|row| egress.row(row)).collect::<Result<_, _>>()?;
+    let registered = |row| Ok((row, egress.row(row)?, fetch::ways(row, &mut egress)?));
+    let rows: Vec<_> = rows.iter().map(registered).collect::<Result<_, EgressError>>()?;
     let egress = Arc::new(egress.build());
-    let rows = rows.iter().zip(ways);
-    rows.map(|(row, way)| Provider::new(row, Door { egress: egress.clone(), way }, own)).collect()
+    let provider = |(row, way, ways)| {
+        let services = Arc::new(Services::new(egress.clone(), ways));
+        Provider::new(row, Door { egress: egress.clone(), way }, services, own)
+    };
+    rows.into_iter().map(provider).collect()
 }
 
 /// The way out for one row.
@@ -113,10 +122,16 @@ struct Sending<'a> {
 }
 
 impl Provider {
-    fn new(row: &CloudConfig, door: Door, own: &Instance) -> Result<Self, EgressError> {
+    /// `services` reach whoever grants the row's credentials.
+    fn new(
+        row: &CloudConfig,
+        door: Door,
+        services: Arc<Services>,
+        own: &Instance,
+    ) -> Result<Self, EgressError> {
         let peer = match row.service {
             CloudService::Weir => {
-                let auth = services::auth(row)?;
+                let auth = services::auth(row, services.clone())?;
                 let peer = Peer::start(row, own.clone(), door.clone(), auth);
                 Some(peer.ok_or_else(|| EgressError::Origin(row.name.clone()))?)
             }
@@ -126,7 +141,7 @@ impl Provider {
             peer,
             meter: Meter::default(),
             wire: services::wire(row)?,
-            auth: services::auth(row)?,
+            auth: services::auth(row, services)?,
             clock_ahead_s: AtomicI64::new(0),
             in_flight: Arc::new(Semaphore::new(row.max_in_flight.min(Semaphore::MAX_PERMITS))),
             row: row.clone(),
@@ -310,7 +325,7 @@ mod tests {
     use super::egress::memory::{Listener, Network};
     use super::*;
     use crate::completion::{Event, Input};
-    use crate::config::{Budget, Connection};
+    use crate::config::{Budget, CloudService, Connection};
 
     /// A row with short timeouts.
     pub(super) fn row(base_url: &str) -> CloudConfig {

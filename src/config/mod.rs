@@ -26,7 +26,7 @@ use raw::{RawCloud, RawConnection};
 
 use crate::completion::compliance::Declared;
 use crate::money::Price;
-use services::{Dialect, OciChat};
+use services::{Azure, Dialect, OciChat, Vertex};
 
 /// How a variable of the environment is looked up; tests bring their own.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Result<String, VarError>;
@@ -323,7 +323,7 @@ impl CloudConfig {
 }
 
 /// Whose API and whose proof a row uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum CloudService {
     /// Any OpenAI-shaped server, with a bearer key or without.
     OpenAi,
@@ -334,6 +334,19 @@ pub enum CloudService {
     Weir,
     /// Oracle's own API, signed.
     Oci(OciChat),
+    Azure(Azure),
+    Vertex(Vertex),
+}
+
+impl CloudService {
+    /// Who grants the credentials that its requests are signed with.
+    pub fn credential_services(&self) -> Vec<&hyper::Uri> {
+        match self {
+            CloudService::Azure(azure) => azure.credential_services(),
+            CloudService::Vertex(vertex) => vertex.credential_services(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// How a cloud fills in the middle.

@@ -1,7 +1,11 @@
+#[cfg(feature = "azure")]
+mod azure;
 mod connection;
 mod money;
 mod policy;
 mod services;
+#[cfg(feature = "google")]
+mod vertex;
 
 use std::env::VarError;
 
@@ -97,7 +101,7 @@ fn every_key_is_documented_in_its_section() {
             assert!(section.contains(&format!("\n| `{key}` |")), "{name} {key}");
         }
     }
-    for name in ["openai", "openrouter", "oci"] {
+    for name in ["openai", "openrouter", "oci", "azure", "vertex"] {
         let said =
             complaints(&format!("[[cloud]]\nprovider = {name:?}\n{name} = {{ unheard = 1 }}"));
         let unknown = said.iter().find(|line| line.contains(".unheard")).unwrap();

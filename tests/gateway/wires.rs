@@ -1,6 +1,11 @@
 //! Each provider's wire, through real sockets: what it documents of its bytes, in both directions.
 
+#[cfg(feature = "azure")]
+mod azure;
 mod door;
+#[cfg(feature = "google")]
+mod google;
+mod leaving;
 #[cfg(feature = "oci")]
 mod oci;
 mod peer;

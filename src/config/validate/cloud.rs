@@ -133,6 +133,8 @@ impl Checker<'_> {
     fn base_url(&mut self, raw: &RawCloud, provider: &Provider) -> Option<hyper::Uri> {
         let known = match (raw.base_url.as_deref(), provider.word) {
             (None, "oci") if raw.services.oci.is_some() => Some(self.oci_url(raw)?),
+            (None, "azure") if raw.services.azure.is_some() => Some(self.azure_url(raw)?),
+            (None, "vertex") if raw.services.vertex.is_some() => Some(self.vertex_url(raw)?),
             _ => None,
         };
         let typed = raw.base_url.as_deref().or(known.as_deref()).or(provider.base_url);
@@ -155,24 +157,25 @@ impl Checker<'_> {
     }
 
     fn warn_clear_text(&mut self, url: &hyper::Uri, key: bool) {
-        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if url.scheme_str() == Some("http") && !loopback {
+        if url.scheme_str() == Some("http") && !is_loopback(url) {
             let what = if key { "prompts and the key" } else { "prompts" };
             self.warn("base_url", format!("is http: {what} travel unencrypted"));
         }
     }
 
     fn cloud_fim(&mut self, raw: &RawCloud, provider: &Provider) -> Option<CloudFim> {
-        let Some(&usual) = provider.fims.first() else {
+        let fims = match provider.word {
+            "vertex" => Self::vertex_fims(raw),
+            _ => provider.fims,
+        };
+        let Some(&usual) = fims.first() else {
             let typed = [("fim", raw.fim.is_some()), ("fim_family", raw.fim_family.is_some())];
             for (key, _) in typed.into_iter().filter(|(_, typed)| *typed) {
                 self.complain(key, format!("is not for provider = {:?}", provider.word));
             }
             return Some(CloudFim::Peer);
         };
-        let words: Vec<_> = provider.fims.iter().map(|word| (*word, *word)).collect();
+        let words: Vec<_> = fims.iter().map(|word| (*word, *word)).collect();
         let mode = self.choice("fim", raw.fim.as_deref(), usual, &words);
         if mode != "template" {
             if raw.fim_family.is_some() {
@@ -194,4 +197,18 @@ impl Checker<'_> {
         };
         family.map(CloudFim::Template)
     }
+}
+
+/// Whether what is sent to an address stays between two processes of this machine, or is encrypted.
+pub(super) fn may_see_secrets(url: &hyper::Uri) -> bool {
+    match url.scheme_str() {
+        Some("https") => url.host().is_some_and(|host| !host.is_empty()),
+        Some("http") => is_loopback(url),
+        _ => false,
+    }
+}
+
+fn is_loopback(url: &hyper::Uri) -> bool {
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

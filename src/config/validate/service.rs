@@ -31,13 +31,15 @@ enum Family {
     OpenRouter,
     Weir,
     Oci,
+    Azure,
+    Vertex,
 }
 
 /// DeepSeek's FIM route generates no more.
 const DEEPSEEK_TOKENS_MAX: i64 = 4096;
 
 /// The first is the default. `nim` is OpenAI's letter without a `suffix`.
-pub(super) const PROVIDERS: [Provider; 7] = [
+pub(super) const PROVIDERS: [Provider; 9] = [
     provider("openai", None, &["suffix", "template", "chat"], Family::OpenAi),
     provider("mistral", Some("https://api.mistral.ai/v1"), &["suffix", "chat"], Family::Mistral),
     provider(
@@ -60,6 +62,14 @@ pub(super) const PROVIDERS: [Provider; 7] = [
     ),
     provider("weir", None, &[], Family::Weir),
     Provider { built: cfg!(feature = "oci"), ..provider("oci", None, &["chat"], Family::Oci) },
+    Provider {
+        built: cfg!(feature = "azure"),
+        ..provider("azure", None, &["chat", "suffix", "template"], Family::Azure)
+    },
+    Provider {
+        built: cfg!(feature = "google"),
+        ..provider("vertex", None, &["chat"], Family::Vertex)
+    },
 ];
 
 const fn provider(
@@ -77,7 +87,7 @@ impl Checker<'_> {
         let words: Vec<_> = PROVIDERS.iter().map(|provider| (provider.word, provider)).collect();
         let provider = self.choice("provider", raw.provider.as_deref(), &PROVIDERS[0], &words);
         if !provider.built {
-            let word = provider.word;
+            let word = if provider.word == "vertex" { "google" } else { provider.word };
             self.complain("provider", format!("this weir was built without the feature {word}"));
         }
         self.foreign_tables(&raw.services, provider);
@@ -90,6 +100,8 @@ impl Checker<'_> {
             ("openai", tables.openai.is_some()),
             ("openrouter", tables.openrouter.is_some()),
             ("oci", tables.oci.is_some()),
+            ("azure", tables.azure.is_some()),
+            ("vertex", tables.vertex.is_some()),
         ];
         for (word, _) in typed.into_iter().filter(|(word, typed)| *typed && *word != provider.word)
         {
@@ -118,6 +130,8 @@ impl Checker<'_> {
             }
             Family::Weir => Some(CloudService::Weir),
             Family::Oci => self.oci(raw),
+            Family::Azure => self.azure(raw),
+            Family::Vertex => self.vertex(raw),
         }
     }
 
