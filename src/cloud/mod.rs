@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use egress::Egress;
 pub use egress::EgressError;
+use egress::{Egress, Way};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
@@ -43,6 +43,7 @@ use wires::{Rendered, Wire};
 pub struct Provider {
     row: CloudConfig,
     egress: Arc<Egress>,
+    way: Way,
     /// One permit per exchange; the stream holds it.
     in_flight: Arc<Semaphore>,
     wire: Box<dyn Wire>,
@@ -56,12 +57,15 @@ pub fn providers(rows: &[CloudConfig]) -> Result<Vec<Provider>, EgressError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let egress = Arc::new(Egress::new(rows)?);
-    rows.iter().map(|row| Provider::new(row, egress.clone())).collect()
+    let mut egress = Egress::builder();
+    let ways: Vec<Way> = rows.iter().map(|row| egress.row(row)).collect::<Result<_, _>>()?;
+    let egress = Arc::new(egress.build());
+    let rows = rows.iter().zip(ways);
+    rows.map(|(row, way)| Provider::new(row, egress.clone(), way)).collect()
 }
 
 impl Provider {
-    fn new(row: &CloudConfig, egress: Arc<Egress>) -> Result<Self, EgressError> {
+    fn new(row: &CloudConfig, egress: Arc<Egress>, way: Way) -> Result<Self, EgressError> {
         Ok(Self {
             wire: services::wire(row)?,
             auth: services::auth(row)?,
@@ -69,6 +73,7 @@ impl Provider {
             in_flight: Arc::new(Semaphore::new(row.max_in_flight.min(Semaphore::MAX_PERMITS))),
             row: row.clone(),
             egress,
+            way,
         })
     }
 
@@ -138,7 +143,7 @@ impl Provider {
         rendered: &Rendered,
         timing: &Timing,
     ) -> Result<Response<Incoming>, Refusal> {
-        let sending = self.egress.send(self.outgoing(id, rendered)?);
+        let sending = self.egress.send(self.outgoing(id, rendered)?, self.way);
         let response = timeout_at(timing.first_due(), sending);
         response.await.map_err(|_| timing.late(Instant::now()))?.map_err(unreachable)
     }
@@ -216,7 +221,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Budget, CloudService};
+    use crate::config::{Budget, CloudService, Connection};
 
     /// A row with short timeouts.
     pub(super) fn row(base_url: &str) -> CloudConfig {
@@ -236,6 +241,7 @@ mod tests {
             declared: Declared::default(),
             budget: Budget::default(),
             price: None,
+            connection: Connection::default(),
         }
     }
 

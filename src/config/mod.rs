@@ -4,6 +4,7 @@
 //! [`Config::load`] is the one conversion: it complains about everything at once, each complaint
 //! naming its key. This is the only room that reads the environment.
 
+mod connection;
 mod policy;
 mod raw;
 #[cfg(test)]
@@ -17,9 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+pub use connection::{Connection, Identity, PrivateKey, Proxy};
 pub use policy::{Budget, Micros, PolicyConfig, TenantConfig};
-use raw::RawCloud;
 pub use raw::{Complaint, Overrides, RawConfig, RawModel, RawOverflow, RawServe};
+use raw::{RawCloud, RawConnection};
 
 use crate::completion::compliance::Declared;
 use crate::money::Price;
@@ -243,6 +245,8 @@ pub struct CloudConfig {
     pub budget: Budget,
     /// None: nobody said, so that no budget can hold for it.
     pub price: Option<Price>,
+    /// Proxy, roots and client certificate.
+    pub connection: Connection,
 }
 
 impl CloudConfig {
@@ -273,6 +277,7 @@ impl CloudConfig {
             declared: Declared::default(),
             budget: Budget::default(),
             price: None,
+            connection: Connection::default(),
         })
     }
 }

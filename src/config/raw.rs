@@ -101,6 +101,17 @@ pub struct RawCloud {
     pub budget: RawBudget,
     pub price: Option<RawPrice>,
     pub hourly_usd: Option<f64>,
+    pub connection: RawConnection,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawConnection {
+    pub proxy: Option<String>,
+    pub proxy_auth_env: Option<String>,
+    pub proxy_auth_file: Option<String>,
+    pub ca_file: Option<String>,
+    pub client_cert_file: Option<String>,
+    pub client_key_file: Option<String>,
 }
 
 impl RawConfig {
@@ -225,6 +236,18 @@ impl RawCloud {
         self.budget.read(section);
         self.price = section.table("price", RawPrice::read);
         self.hourly_usd = section.take("hourly_usd");
+        self.connection.read(section);
+    }
+}
+
+impl RawConnection {
+    fn read(&mut self, section: &mut Section<'_>) {
+        self.proxy = section.take("proxy");
+        self.proxy_auth_env = section.take("proxy_auth_env");
+        self.proxy_auth_file = section.take("proxy_auth_file");
+        self.ca_file = section.take("ca_file");
+        self.client_cert_file = section.take("client_cert_file");
+        self.client_key_file = section.take("client_key_file");
     }
 }
 

@@ -1,3 +1,4 @@
+mod connection;
 mod money;
 mod policy;
 
@@ -8,6 +9,7 @@ use super::*;
 fn load(text: &str) -> Result<(Config, Vec<Complaint>), Vec<Complaint>> {
     let env = |name: &str| match name {
         "KEY" => Ok("sk-secret".to_owned()),
+        "PROXY_AUTH" => Ok("me:secret".to_owned()),
         "EMPTY" => Ok(String::new()),
         _ => Err(VarError::NotPresent),
     };

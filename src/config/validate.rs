@@ -1,6 +1,7 @@
 //! From what was typed to what we run: one conversion, all complaints at once.
 
 mod cloud;
+mod connection;
 mod declared;
 mod keys;
 mod money;

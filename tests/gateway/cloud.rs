@@ -11,7 +11,7 @@ use weir::completion::{
     Backend, ChatMessage, CompletionRequest, CompletionStream, Event, Fault, FimInput,
     FinishReason, Input, Reason, Refusal, Usage,
 };
-use weir::config::{Budget, CloudConfig, CloudFim, CloudService, Secret};
+use weir::config::{Budget, CloudConfig, CloudFim, CloudService, Connection, Secret};
 
 use crate::support::cloud::{
     Cloud, Step, chunk, chunked_head, data, done, finish, head, status, text, usage,
@@ -38,6 +38,7 @@ fn row(cloud: &Cloud) -> CloudConfig {
         declared: Declared::default(),
         budget: Budget::default(),
         price: None,
+        connection: Connection::default(),
     }
 }
 

@@ -66,6 +66,7 @@ impl Checker<'_> {
         let declared = self.declared(raw, base_url.as_ref());
         let budget = self.budget(&raw.budget, "");
         let price = self.price(raw);
+        let connection = self.connection(&raw.connection, base_url.as_ref());
         Some(CloudConfig {
             name: Arc::from(name?),
             base_url: base_url?,
@@ -82,6 +83,7 @@ impl Checker<'_> {
             price,
             declared,
             budget,
+            connection,
         })
     }
 
