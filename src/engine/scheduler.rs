@@ -19,6 +19,7 @@ use models::step::{DeviceLimits, Row, Rows, Sample, Segment, Step};
 use models::tokenizer::Tokenizer;
 
 use self::drafts::Drafts;
+use super::digest::Digest;
 use super::draft::Costs;
 use super::message::{SequenceId, Submission};
 use super::prefix::PrefixCache;
@@ -122,6 +123,11 @@ impl Scheduler {
             prefills: Vec::with_capacity(slots),
             finished: Vec::with_capacity(slots),
         }
+    }
+
+    /// Which prompts the prefix cache knows, for other threads.
+    pub(super) fn digest(&self) -> Arc<Digest> {
+        Arc::clone(self.kv.digest())
     }
 
     pub(super) fn is_idle(&self) -> bool {
