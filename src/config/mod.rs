@@ -7,6 +7,7 @@
 mod connection;
 mod policy;
 mod raw;
+pub mod services;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -22,6 +23,7 @@ pub use connection::{Connection, Identity, PrivateKey, Proxy};
 pub use policy::{Budget, Micros, PolicyConfig, TenantConfig};
 pub use raw::{Complaint, Overrides, RawConfig, RawModel, RawOverflow, RawServe};
 use raw::{RawCloud, RawConnection};
+use services::aws::AwsConfig;
 
 use crate::completion::compliance::Declared;
 use crate::money::Price;
@@ -45,7 +47,6 @@ mod defaults {
     pub(super) const ENTER: f64 = 1.0;
     pub(super) const LEAVE: f64 = 0.6;
     pub(super) const DWELL_MS: i64 = 2_000;
-    pub(super) const CLOUD_FIM: &str = "suffix";
     pub(super) const CLOUD_MAX_TOKENS: i64 = 256;
     pub(super) const CLOUD_MAX_IN_FLIGHT: i64 = 64;
     pub(super) const CONNECT_TIMEOUT_MS: i64 = 2_000;
@@ -283,10 +284,29 @@ impl CloudConfig {
 }
 
 /// Whose API and whose proof a row uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum CloudService {
     /// Any OpenAI-shaped server, with a bearer key or without.
     OpenAi,
+    Aws(Arc<AwsConfig>),
+}
+
+impl CloudService {
+    /// Every service beside the row's own that its credentials come from.
+    pub fn credential_services(&self) -> Vec<&hyper::Uri> {
+        match self {
+            Self::OpenAi => Vec::new(),
+            Self::Aws(aws) => aws.credential_services(),
+        }
+    }
+
+    /// How it can fill in the middle; the first is what a row does that does not say.
+    fn fim_words(&self) -> &'static [&'static str] {
+        match self {
+            Self::OpenAi => &["suffix", "template", "chat"],
+            Self::Aws(aws) => aws.api.fim_words(),
+        }
+    }
 }
 
 /// How a cloud fills in the middle.

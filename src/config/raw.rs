@@ -3,12 +3,14 @@
 //! The file is walked key by key instead of through derived deserialisation, because that stops
 //! at the first wrong type or unknown key and a user wants to hear of all of them.
 
+mod aws;
 mod money;
 mod policy;
 mod section;
 
 use std::fmt;
 
+pub(super) use aws::RawAws;
 pub(super) use money::{RawLedger, RawPrice};
 pub(super) use policy::{RawBudget, RawDeclared, RawPath, RawRequire, RawSecret, RawTenant};
 pub(super) use section::row_prefix;
@@ -102,6 +104,7 @@ pub struct RawCloud {
     pub price: Option<RawPrice>,
     pub hourly_usd: Option<f64>,
     pub connection: RawConnection,
+    pub aws: Option<RawAws>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -236,6 +239,7 @@ impl RawCloud {
         self.budget.read(section);
         self.price = section.table("price", RawPrice::read);
         self.hourly_usd = section.take("hourly_usd");
+        self.aws = section.table("aws", RawAws::read);
         self.connection.read(section);
     }
 }

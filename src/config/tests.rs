@@ -1,3 +1,4 @@
+mod aws;
 mod connection;
 mod money;
 mod policy;
@@ -82,6 +83,16 @@ fn every_key_is_documented_in_its_section() {
         let heading = format!("## `{name}`");
         let section = DOCS.split(&heading).nth(1).unwrap().split("\n## ").next().unwrap();
         for key in keys.split(", ") {
+            assert!(section.contains(&format!("\n| `{key}` |")), "{name} {key}");
+        }
+    }
+    for (name, provider) in [("aws", "bedrock")] {
+        let row = format!("[[cloud]]\nprovider = {provider:?}\n{name} = {{ unheard = 1 }}");
+        let said = complaints(&row);
+        let unknown = said.iter().find(|line| line.contains(".unheard")).unwrap();
+        let heading = format!("### `[cloud.{name}]`");
+        let section = DOCS.split(&heading).nth(1).unwrap().split("\n##").next().unwrap();
+        for key in unknown.split("known are ").nth(1).unwrap().split(", ") {
             assert!(section.contains(&format!("\n| `{key}` |")), "{name} {key}");
         }
     }

@@ -1,5 +1,6 @@
 //! How a row proves who it is.
 
+pub(super) mod fetch;
 pub(super) mod key;
 pub(super) mod renewed;
 

@@ -32,7 +32,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio_rustls::TlsConnector;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "credential sources come next"))]
+#[cfg(test)]
 pub(crate) use self::call::CallError;
 use self::dial::{Dial, Line, Wire};
 pub(crate) use self::origin::Origin;
@@ -82,6 +82,8 @@ pub enum EgressError {
     LinkLocal(Arc<str>),
     #[error("{0} is http, and proxies are asked for https only")]
     ProxyInClear(Arc<str>),
+    #[error("this weir was built without the feature {0}")]
+    NotBuilt(&'static str),
     #[error("`base_url` of cloud {0:?} needs http or https and a host")]
     Origin(Arc<str>),
     #[error("the key of cloud {0:?} has characters that no header can carry")]
@@ -152,13 +154,30 @@ impl Builder {
 
     /// The way to a metadata service at 169.254.169.254, 169.254.170.2, 169.254.170.23, their
     /// IPv6 addresses or `metadata.google.internal`, for a credential source that uses it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "credential sources come next"))]
     pub(crate) fn allow_metadata(
         &mut self,
         uri: &Uri,
         connect_timeout: Duration,
     ) -> Result<Way, EgressError> {
         self.register(uri, connect_timeout, &Connection::default(), Reach::Metadata)
+    }
+
+    /// The way to where credentials come from: a metadata service by its address, or a token
+    /// service, connected to as its row is.
+    pub(crate) fn allow_credentials(
+        &mut self,
+        uri: &Uri,
+        connect_timeout: Duration,
+        connection: &Connection,
+    ) -> Result<Way, EgressError> {
+        let metadata = Origin::of(uri).is_some_and(|origin| Reach::Metadata.permits(&origin));
+        if metadata {
+            return self.allow_metadata(uri, connect_timeout);
+        }
+        // A proxy and a client certificate are for https; within the machine neither is needed.
+        let plain = uri.scheme_str() == Some("http");
+        let direct = Connection::default();
+        self.allow(uri, connect_timeout, if plain { &direct } else { connection })
     }
 
     fn register(

@@ -7,7 +7,7 @@ use models::fim::Family;
 
 use super::{COUNT_MAX, Checker, TOKENS_MAX};
 use crate::config::raw::row_prefix;
-use crate::config::{CloudConfig, CloudFim, CloudService, RawCloud, defaults};
+use crate::config::{CloudConfig, CloudFim, CloudService, RawCloud, Secret, defaults};
 
 /// Most `[[cloud]]` rows; each is a label value of `weir_requests_total`.
 const CLOUDS_MAX: usize = 64;
@@ -36,11 +36,14 @@ impl Checker<'_> {
     /// None: a required key was absent or wrong, and complained about.
     fn cloud(&mut self, raw: &RawCloud) -> Option<CloudConfig> {
         let name = self.row_name(raw.name.as_deref());
-        let service = self.service(raw);
-        let base_url = self.base_url(raw.base_url.as_deref());
+        let mut api_key = self.api_key(raw);
+        let service = self.service(raw, &mut api_key);
+        let base_url = self.address(raw, service.as_ref());
         let model = self.required("model", raw.model.as_deref());
-        let fim = self.cloud_fim(raw);
-        let api_key = self.api_key(raw);
+        let fim = self.cloud_fim(raw, service.as_ref());
+        if let (Some(CloudService::Aws(aws)), Some(url)) = (&service, &base_url) {
+            self.aws_region_of(aws, url);
+        }
         if let Some(url) = &base_url {
             self.warn_clear_text(url, api_key.is_some());
         }
@@ -71,7 +74,7 @@ impl Checker<'_> {
             name: Arc::from(name?),
             base_url: base_url?,
             api_key,
-            service,
+            service: service?,
             model: Arc::from(model?),
             fim: fim?,
             stream: raw.stream.unwrap_or(true),
@@ -88,11 +91,37 @@ impl Checker<'_> {
     }
 
     /// The family of the row's provider.
-    fn service(&mut self, raw: &RawCloud) -> CloudService {
-        const WORDS: [(&str, &str); 1] = [("openai", "openai")];
-        match self.choice("provider", raw.provider.as_deref(), "openai", &WORDS) {
-            _ => CloudService::OpenAi,
+    fn service(&mut self, raw: &RawCloud, api_key: &mut Option<Secret>) -> Option<CloudService> {
+        const WORDS: [(&str, &str); 3] =
+            [("openai", "openai"), ("bedrock", "bedrock"), ("sagemaker", "sagemaker")];
+        let provider = self.choice("provider", raw.provider.as_deref(), "openai", &WORDS);
+        let aws = matches!(provider, "bedrock" | "sagemaker");
+        if raw.aws.is_some() && !aws {
+            self.complain("aws", "is for provider = \"bedrock\" or \"sagemaker\" only");
         }
+        if aws && cfg!(not(feature = "aws")) {
+            let message = format!("is {provider}, and this weir was built without it: feature aws");
+            self.complain("provider", message);
+        }
+        match provider {
+            _ if aws => self.aws(raw, provider, api_key).map(|aws| CloudService::Aws(aws.into())),
+            _ => Some(CloudService::OpenAi),
+        }
+    }
+
+    /// As typed, or where the provider is anyway.
+    fn address(&mut self, raw: &RawCloud, service: Option<&CloudService>) -> Option<hyper::Uri> {
+        let known = match service {
+            Some(CloudService::Aws(aws)) if raw.base_url.is_none() => {
+                Some(self.aws_address(aws, raw)?)
+            }
+            _ => None,
+        };
+        if service.is_none() && raw.base_url.is_none() {
+            // What is wrong with the provider was said.
+            return None;
+        }
+        self.base_url(raw.base_url.as_deref().or(known.as_deref()))
     }
 
     pub(super) fn required<'t>(&mut self, key: &str, value: Option<&'t str>) -> Option<&'t str> {
@@ -145,9 +174,11 @@ impl Checker<'_> {
         }
     }
 
-    fn cloud_fim(&mut self, raw: &RawCloud) -> Option<CloudFim> {
-        let words = [("suffix", "suffix"), ("template", "template"), ("chat", "chat")];
-        let mode = self.choice("fim", raw.fim.as_deref(), defaults::CLOUD_FIM, &words);
+    fn cloud_fim(&mut self, raw: &RawCloud, service: Option<&CloudService>) -> Option<CloudFim> {
+        // Without one nobody knows its ways; what is wrong with the provider was said.
+        let known = service?.fim_words();
+        let words: Vec<_> = known.iter().map(|word| (*word, *word)).collect();
+        let mode = self.choice("fim", raw.fim.as_deref(), known[0], &words);
         if mode != "template" {
             if raw.fim_family.is_some() {
                 self.complain("fim_family", "is for fim = \"template\" only");

@@ -47,6 +47,7 @@ impl OpenAi {
 impl Wire for OpenAi {
     fn abilities(&self, _row: &CloudConfig) -> Abilities {
         Abilities {
+            chat: true,
             n: true,
             seed: true,
             penalties: true,

@@ -1,0 +1,3 @@
+//! What a row of each family of providers is made of.
+
+pub mod aws;
