@@ -267,9 +267,9 @@ fn the_examples_of_the_docs_load() {
     for heading in ["## AWS: Bedrock", "## AWS: SageMaker"] {
         let section = docs.split(heading).nth(1).unwrap();
         let toml = section.split("```toml").nth(1).unwrap().split("```").next().unwrap();
-        let env = |name: &str| match KEYS.iter().find(|(known, _)| *known == name) {
-            Some((_, value)) => Ok((*value).to_owned()),
-            None => Err(VarError::NotPresent),
+        let env = |name: &str| match name {
+            "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" | "XDG_STATE_HOME" => Ok("/x".into()),
+            _ => Err(VarError::NotPresent),
         };
         let (config, _) = Config::from_text(toml, Overrides::default(), &env).unwrap();
         assert!(matches!(config.clouds[0].service, CloudService::Aws(_)));
