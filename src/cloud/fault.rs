@@ -55,8 +55,11 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "RESOURCE_EXHAUSTED",
             "rate_limit_exceeded",
             "rate_limit_error",
+            "rate_limited",
+            "service_tier_capacity_exceeded",
             "overloaded",
             "overloaded_error",
+            "OutOfHostCapacity",
         ],
     ),
     (
@@ -85,6 +88,7 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "NotAuthorizedOrNotFound",
             "model_not_found",
             "DeploymentNotFound",
+            "invalid_model",
         ],
     ),
     (
@@ -93,6 +97,9 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ValidationException",
             "INVALID_ARGUMENT",
             "InvalidParameter",
+            "MissingParameter",
+            "CannotParseRequest",
+            "exceed_context_size_error",
             "context_length_exceeded",
             "string_above_max_length",
         ],
@@ -240,13 +247,18 @@ impl Told {
 
     fn field(&mut self, key: &str, value: &Value, depth: usize) {
         match (key, value) {
-            ("code" | "type" | "__type" | "status" | "reason" | "Code", Value::String(name)) => {
+            (
+                "code" | "type" | "__type" | "error_type" | "status" | "reason" | "Code",
+                Value::String(name),
+            ) => {
                 self.name(name);
+                // Oracle writes the status as a name.
+                self.status(name.parse().ok());
             }
+            // OpenRouter's way to say that a provider's moderation refused the prompt.
+            ("flagged_input", _) => self.name("content_filter"),
             ("code" | "status", Value::Number(number)) => {
-                let status = number.as_u64().and_then(|code| u16::try_from(code).ok());
-                let status = status.and_then(|code| StatusCode::from_u16(code).ok());
-                self.status = self.status.or(status.filter(|s| s.as_u16() >= 400));
+                self.status(number.as_u64().and_then(|code| u16::try_from(code).ok()));
             }
             ("message" | "Message", Value::String(text)) => {
                 self.clock |= CLOCK_WORDS.iter().any(|words| text.contains(words));
@@ -257,6 +269,12 @@ impl Told {
             }
             _ => self.collect_within(value, depth),
         }
+    }
+
+    /// The first that is one of an error counts.
+    fn status(&mut self, code: Option<u16>) {
+        let code = code.filter(|code| (400..600).contains(code));
+        self.status = self.status.or(code.and_then(|code| StatusCode::from_u16(code).ok()));
     }
 
     /// AWS writes `name:URL` in a header and `namespace#name` in a body.

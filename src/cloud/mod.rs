@@ -13,6 +13,8 @@ mod clean;
 mod egress;
 mod fault;
 mod frames;
+#[cfg(feature = "oci")]
+mod oci;
 mod reply;
 mod services;
 mod stream;

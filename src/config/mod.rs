@@ -27,6 +27,7 @@ use services::aws::AwsConfig;
 
 use crate::completion::compliance::Declared;
 use crate::money::Price;
+use services::{Dialect, OciChat};
 
 /// How a variable of the environment is looked up; tests bring their own.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Result<String, VarError>;
@@ -288,6 +289,14 @@ impl CloudConfig {
 pub enum CloudService {
     /// Any OpenAI-shaped server, with a bearer key or without.
     OpenAi,
+    /// One that differs from OpenAI's letter.
+    Dialect(Arc<Dialect>),
+    /// Another weir, which is asked whether it holds to what is required of it before it gets
+    /// anything.
+    Weir,
+    /// Oracle's own API, signed.
+    Oci(OciChat),
+    /// Bedrock, or an endpoint of SageMaker.
     Aws(Arc<AwsConfig>),
 }
 
@@ -295,16 +304,8 @@ impl CloudService {
     /// Every service beside the row's own that its credentials come from.
     pub fn credential_services(&self) -> Vec<&hyper::Uri> {
         match self {
-            Self::OpenAi => Vec::new(),
             Self::Aws(aws) => aws.credential_services(),
-        }
-    }
-
-    /// How it can fill in the middle; the first is what a row does that does not say.
-    fn fim_words(&self) -> &'static [&'static str] {
-        match self {
-            Self::OpenAi => &["suffix", "template", "chat"],
-            Self::Aws(aws) => aws.api.fim_words(),
+            Self::OpenAi | Self::Dialect(_) | Self::Weir | Self::Oci(_) => Vec::new(),
         }
     }
 }
@@ -314,8 +315,7 @@ impl CloudService {
 pub enum CloudFim {
     /// `/completions` with its own `suffix` field.
     Suffix,
-    /// Another weir: `suffix` beside its own fields `path`, `repository` and `extra_files`. For
-    /// [`CloudConfig::of_peer`] alone; no file can ask for it.
+    /// Another weir: `suffix` beside its own fields `path`, `repository` and `extra_files`.
     Peer,
     /// The FIM template of this family, rendered into a raw `/completions` prompt.
     Template(&'static models::fim::Family),

@@ -3,18 +3,18 @@
 //! The file is walked key by key instead of through derived deserialisation, because that stops
 //! at the first wrong type or unknown key and a user wants to hear of all of them.
 
-mod aws;
 mod money;
 mod policy;
 mod section;
+mod services;
 
 use std::fmt;
 
-pub(super) use aws::RawAws;
 pub(super) use money::{RawLedger, RawPrice};
 pub(super) use policy::{RawBudget, RawDeclared, RawPath, RawRequire, RawSecret, RawTenant};
 pub(super) use section::row_prefix;
 use section::{Section, rows};
+pub(super) use services::{RawAws, RawOci, RawOpenAi, RawOpenRouter, RawServices};
 use toml::Table;
 
 /// Something wrong with the configuration, and the key that it is about.
@@ -104,7 +104,7 @@ pub struct RawCloud {
     pub price: Option<RawPrice>,
     pub hourly_usd: Option<f64>,
     pub connection: RawConnection,
-    pub aws: Option<RawAws>,
+    pub services: RawServices,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -239,7 +239,7 @@ impl RawCloud {
         self.budget.read(section);
         self.price = section.table("price", RawPrice::read);
         self.hourly_usd = section.take("hourly_usd");
-        self.aws = section.table("aws", RawAws::read);
+        self.services.read(section);
         self.connection.read(section);
     }
 }

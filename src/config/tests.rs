@@ -2,6 +2,7 @@ mod aws;
 mod connection;
 mod money;
 mod policy;
+mod services;
 
 use std::env::VarError;
 
@@ -86,7 +87,9 @@ fn every_key_is_documented_in_its_section() {
             assert!(section.contains(&format!("\n| `{key}` |")), "{name} {key}");
         }
     }
-    for (name, provider) in [("aws", "bedrock")] {
+    for (name, provider) in
+        [("openai", "openai"), ("openrouter", "openrouter"), ("oci", "oci"), ("aws", "bedrock")]
+    {
         let row = format!("[[cloud]]\nprovider = {provider:?}\n{name} = {{ unheard = 1 }}");
         let said = complaints(&row);
         let unknown = said.iter().find(|line| line.contains(".unheard")).unwrap();

@@ -6,6 +6,8 @@ mod connection;
 mod declared;
 mod keys;
 mod money;
+mod oci;
+mod service;
 mod tenant;
 
 use std::fmt::Display;

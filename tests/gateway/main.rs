@@ -20,3 +20,4 @@ mod policy;
 mod shutdown;
 mod speculation;
 mod support;
+mod wires;

@@ -1,6 +1,8 @@
 //! OpenAI's JSON in another envelope: models that Bedrock invokes, containers behind SageMaker.
 //! There one address serves both of its routes; the body tells which is meant.
 
+use std::sync::Arc;
+
 use hyper::Uri;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -10,6 +12,7 @@ use crate::cloud::wires::openai::OpenAi;
 use crate::cloud::wires::{Abilities, Rendered, Wire};
 use crate::completion::{CompletionRequest, Refusal};
 use crate::config::CloudConfig;
+use crate::config::services::Dialect;
 use crate::config::services::aws::SageMakerEndpoint;
 
 pub(super) struct Enveloped {
@@ -23,7 +26,7 @@ impl Enveloped {
     /// A model that Bedrock invokes.
     pub(super) fn invoked(row: &CloudConfig) -> Option<Self> {
         Some(Self {
-            inner: OpenAi::new(&row.base_url)?,
+            inner: OpenAi::new(&row.base_url, Arc::new(Dialect::OPENAI))?,
             uri: model_uri(row, operation(row))?,
             headers: HeaderMap::new(),
             frames: eventstream::Parser::wrapped,
@@ -33,7 +36,7 @@ impl Enveloped {
     /// A container behind an endpoint of SageMaker.
     pub(super) fn endpoint(row: &CloudConfig, endpoint: &SageMakerEndpoint) -> Option<Self> {
         Some(Self {
-            inner: OpenAi::new(&row.base_url)?,
+            inner: OpenAi::new(&row.base_url, Arc::new(Dialect::OPENAI))?,
             uri: endpoint_uri(row, endpoint)?,
             headers: component(endpoint),
             frames: eventstream::Parser::parts,

@@ -7,6 +7,8 @@ mod invoke;
 mod sign;
 mod tgi;
 
+use std::sync::Arc;
+
 use hyper::Uri;
 
 use super::auth::Auth;
@@ -14,16 +16,18 @@ use super::auth::fetch::Services;
 use super::wires::Wire;
 use super::wires::openai::OpenAi;
 use crate::config::CloudConfig;
+use crate::config::services::Dialect;
 use crate::config::services::aws::{AwsApi, AwsConfig, Container, InvokeShape};
 
 /// None: the base URL has no scheme or host.
 pub(super) fn wire(row: &CloudConfig, aws: &AwsConfig) -> Option<Box<dyn Wire>> {
-    let base = &row.base_url;
     Some(match &aws.api {
         AwsApi::Converse => Box::new(converse::Converse::new(row)?),
         AwsApi::Invoke(InvokeShape::OpenAi) => Box::new(enveloped::Enveloped::invoked(row)?),
         AwsApi::Invoke(shape) => Box::new(invoke::Invoke::new(row, *shape)?),
-        AwsApi::OpenAi | AwsApi::Mantle => Box::new(OpenAi::new(base)?),
+        AwsApi::OpenAi | AwsApi::Mantle => {
+            Box::new(OpenAi::new(&row.base_url, Arc::new(Dialect::OPENAI))?)
+        }
         AwsApi::SageMaker(endpoint) => match endpoint.container {
             Container::OpenAi => Box::new(enveloped::Enveloped::endpoint(row, endpoint)?),
             Container::Tgi => Box::new(tgi::Tgi::new(row, endpoint)?),

@@ -82,8 +82,6 @@ pub enum EgressError {
     LinkLocal(Arc<str>),
     #[error("{0} is http, and proxies are asked for https only")]
     ProxyInClear(Arc<str>),
-    #[error("this weir was built without the feature {0}")]
-    NotBuilt(&'static str),
     #[error("`base_url` of cloud {0:?} needs http or https and a host")]
     Origin(Arc<str>),
     #[error("the key of cloud {0:?} has characters that no header can carry")]

@@ -25,7 +25,7 @@ impl Checker<'_> {
         provider: &str,
         api_key: &mut Option<Secret>,
     ) -> Option<AwsConfig> {
-        let typed = raw.aws.clone().unwrap_or_default();
+        let typed = raw.services.aws.clone().unwrap_or_default();
         let region = self.aws_region(&typed);
         let api = if provider == "sagemaker" {
             self.sagemaker(&typed).map(AwsApi::SageMaker)
@@ -43,7 +43,7 @@ impl Checker<'_> {
 
     /// The address of a row that types none.
     pub(super) fn aws_address(&mut self, aws: &AwsConfig, raw: &RawCloud) -> Option<String> {
-        let fips = raw.aws.as_ref().and_then(|aws| aws.fips).unwrap_or(false);
+        let fips = raw.services.aws.as_ref().and_then(|aws| aws.fips).unwrap_or(false);
         hosts::address(&aws.api, &aws.region, fips)
             .map_err(|wrong| self.complain("aws.fips", wrong))
             .ok()

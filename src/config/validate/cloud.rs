@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use models::fim::Family;
 
+use super::service::Provider;
 use super::{COUNT_MAX, Checker, TOKENS_MAX};
 use crate::config::raw::row_prefix;
-use crate::config::{CloudConfig, CloudFim, CloudService, RawCloud, Secret, defaults};
+use crate::config::{CloudConfig, CloudFim, CloudService, RawCloud, defaults};
 
 /// Most `[[cloud]]` rows; each is a label value of `weir_requests_total`.
 const CLOUDS_MAX: usize = 64;
@@ -36,11 +37,13 @@ impl Checker<'_> {
     /// None: a required key was absent or wrong, and complained about.
     fn cloud(&mut self, raw: &RawCloud) -> Option<CloudConfig> {
         let name = self.row_name(raw.name.as_deref());
+        let provider = self.provider(raw);
         let mut api_key = self.api_key(raw);
-        let service = self.service(raw, &mut api_key);
-        let base_url = self.address(raw, service.as_ref());
+        let service = self.service(raw, provider, &mut api_key);
+        let base_url = self.base_url(raw, provider, service.as_ref());
         let model = self.required("model", raw.model.as_deref());
-        let fim = self.cloud_fim(raw, service.as_ref());
+        let fims = provider.fims(service.as_ref());
+        let fim = fims.and_then(|fims| self.cloud_fim(raw, provider, fims));
         if let (Some(CloudService::Aws(aws)), Some(url)) = (&service, &base_url) {
             self.aws_region_of(aws, url);
         }
@@ -90,40 +93,6 @@ impl Checker<'_> {
         })
     }
 
-    /// The family of the row's provider.
-    fn service(&mut self, raw: &RawCloud, api_key: &mut Option<Secret>) -> Option<CloudService> {
-        const WORDS: [(&str, &str); 3] =
-            [("openai", "openai"), ("bedrock", "bedrock"), ("sagemaker", "sagemaker")];
-        let provider = self.choice("provider", raw.provider.as_deref(), "openai", &WORDS);
-        let aws = matches!(provider, "bedrock" | "sagemaker");
-        if raw.aws.is_some() && !aws {
-            self.complain("aws", "is for provider = \"bedrock\" or \"sagemaker\" only");
-        }
-        if aws && cfg!(not(feature = "aws")) {
-            let message = format!("is {provider}, and this weir was built without it: feature aws");
-            self.complain("provider", message);
-        }
-        match provider {
-            _ if aws => self.aws(raw, provider, api_key).map(|aws| CloudService::Aws(aws.into())),
-            _ => Some(CloudService::OpenAi),
-        }
-    }
-
-    /// As typed, or where the provider is anyway.
-    fn address(&mut self, raw: &RawCloud, service: Option<&CloudService>) -> Option<hyper::Uri> {
-        let known = match service {
-            Some(CloudService::Aws(aws)) if raw.base_url.is_none() => {
-                Some(self.aws_address(aws, raw)?)
-            }
-            _ => None,
-        };
-        if service.is_none() && raw.base_url.is_none() {
-            // What is wrong with the provider was said.
-            return None;
-        }
-        self.base_url(raw.base_url.as_deref().or(known.as_deref()))
-    }
-
     pub(super) fn required<'t>(&mut self, key: &str, value: Option<&'t str>) -> Option<&'t str> {
         match value {
             Some(text) if !text.is_empty() => Some(text),
@@ -145,7 +114,21 @@ impl Checker<'_> {
         None
     }
 
-    fn base_url(&mut self, typed: Option<&str>) -> Option<hyper::Uri> {
+    /// What the row says, or else where its provider is.
+    fn base_url(
+        &mut self,
+        raw: &RawCloud,
+        provider: &Provider,
+        service: Option<&CloudService>,
+    ) -> Option<hyper::Uri> {
+        let known = match (raw.base_url.as_deref(), provider.word, service) {
+            (None, "oci", _) if raw.services.oci.is_some() => Some(self.oci_url(raw)?),
+            (None, _, Some(CloudService::Aws(aws))) => Some(self.aws_address(aws, raw)?),
+            // What is wrong with the provider was said.
+            (None, "bedrock" | "sagemaker", None) => return None,
+            _ => None,
+        };
+        let typed = raw.base_url.as_deref().or(known.as_deref()).or(provider.base_url);
         let typed = self.required("base_url", typed)?;
         let wrong = match typed.trim_end_matches('/').parse::<hyper::Uri>() {
             Err(_) => "must be a URL as in https://cloud.example/v1",
@@ -174,11 +157,21 @@ impl Checker<'_> {
         }
     }
 
-    fn cloud_fim(&mut self, raw: &RawCloud, service: Option<&CloudService>) -> Option<CloudFim> {
-        // Without one nobody knows its ways; what is wrong with the provider was said.
-        let known = service?.fim_words();
-        let words: Vec<_> = known.iter().map(|word| (*word, *word)).collect();
-        let mode = self.choice("fim", raw.fim.as_deref(), known[0], &words);
+    fn cloud_fim(
+        &mut self,
+        raw: &RawCloud,
+        provider: &Provider,
+        fims: &[&'static str],
+    ) -> Option<CloudFim> {
+        let Some(&usual) = fims.first() else {
+            let typed = [("fim", raw.fim.is_some()), ("fim_family", raw.fim_family.is_some())];
+            for (key, _) in typed.into_iter().filter(|(_, typed)| *typed) {
+                self.complain(key, format!("is not for provider = {:?}", provider.word));
+            }
+            return Some(CloudFim::Peer);
+        };
+        let words: Vec<_> = fims.iter().map(|word| (*word, *word)).collect();
+        let mode = self.choice("fim", raw.fim.as_deref(), usual, &words);
         if mode != "template" {
             if raw.fim_family.is_some() {
                 self.complain("fim_family", "is for fim = \"template\" only");

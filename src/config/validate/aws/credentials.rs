@@ -102,7 +102,7 @@ impl Checker<'_> {
         match mode {
             Mode::Auto => self.first_found(typed),
             Mode::Environment => Ok((AwsBase::Keys(self.keys_of_environment()?), Vec::new())),
-            Mode::Profile => self.profile(typed),
+            Mode::Profile => self.aws_profile(typed),
             Mode::WebIdentity => self.web_identity().map(alone),
             Mode::Container => self.container().map(alone),
             Mode::Imds => self.imds().map(alone),
@@ -113,13 +113,13 @@ impl Checker<'_> {
     fn first_found(&self, typed: &RawAws) -> Result<Found, Wrong> {
         let has = |name| self.variable(name).is_some();
         if typed.profile.is_some() {
-            return self.profile(typed);
+            return self.aws_profile(typed);
         }
         if has("AWS_ACCESS_KEY_ID") {
             return Ok((AwsBase::Keys(self.keys_of_environment()?), Vec::new()));
         }
         if has("AWS_PROFILE") || self.has_default_profile() {
-            return self.profile(typed);
+            return self.aws_profile(typed);
         }
         if has("AWS_WEB_IDENTITY_TOKEN_FILE") {
             return self.web_identity().map(alone);
@@ -220,7 +220,7 @@ impl Checker<'_> {
         })
     }
 
-    fn profile(&self, typed: &RawAws) -> Result<Found, Wrong> {
+    fn aws_profile(&self, typed: &RawAws) -> Result<Found, Wrong> {
         let named = typed.profile.clone().or_else(|| self.variable("AWS_PROFILE"));
         let name = named.unwrap_or_else(|| "default".into());
         let files = self.shared_files();

@@ -1,0 +1,6 @@
+//! Each provider's wire, through real sockets: what it documents of its bytes, in both directions.
+
+#[cfg(feature = "oci")]
+mod oci;
+mod recording;
+mod shaped;
