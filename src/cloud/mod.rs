@@ -6,6 +6,8 @@
 //! choice cleaned and cut by [`choice`]. What is no answer is read by [`fault`].
 
 mod auth;
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "azure")]
 mod azure;
 mod choice;
@@ -199,6 +201,7 @@ impl Provider {
         if let Some(marks) = marks {
             marks.put(&mut head.headers);
         }
+        head.headers.extend(self.wire.headers());
         self.auth.sign(&mut head, &rendered.body, self.cloud_time())?;
         Ok(Request::from_parts(head, Full::new(rendered.body.clone())))
     }
@@ -247,12 +250,15 @@ impl Provider {
 
     /// An answer of a kind that can be read, or why there is none. A request that was refused for
     /// our clock is signed anew, once, by the cloud's.
-    async fn answer(&self, sending: &Sending<'_>) -> Result<(fault::Kind, Incoming), Refusal> {
+    async fn answer(
+        &self,
+        sending: &Sending<'_>,
+    ) -> Result<(fault::Kind, Response<Incoming>), Refusal> {
         let mut again = true;
         loop {
             let response = self.exchange(sending).await?;
             if let Some(kind) = fault::kind(&response, sending.rendered.accept) {
-                return Ok((kind?, response.into_body()));
+                return Ok((kind?, response));
             }
             let headers = response.headers().clone();
             let refusal = fault::refusal(&self.row, response).await;
@@ -285,8 +291,10 @@ impl Backend for Provider {
             timing: &timing,
             marks: marks.as_ref(),
         };
-        let (kind, body) = self.answer(&sending).await?;
-        let Rendered { stops, emulated, frames, reader, max_tokens, .. } = rendered;
+        let (kind, response) = self.answer(&sending).await?;
+        let Rendered { stops, emulated, frames, mut reader, max_tokens, .. } = rendered;
+        let (head, body) = response.into_parts();
+        reader.head(&head.headers);
         let reading = Reading::new(Start {
             body,
             permit,

@@ -1,8 +1,11 @@
 //! Each provider's wire, through real sockets: what it documents of its bytes, in both directions.
 
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "azure")]
 mod azure;
 mod door;
+mod frames;
 #[cfg(feature = "google")]
 mod google;
 mod leaving;
@@ -11,3 +14,5 @@ mod oci;
 mod peer;
 mod recording;
 mod shaped;
+#[cfg(feature = "aws")]
+mod sigv4;

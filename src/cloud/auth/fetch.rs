@@ -56,6 +56,12 @@ impl Services {
     }
 }
 
+impl<T: Fetch> Fetch for Arc<T> {
+    fn call(&self, request: Request<Full<Bytes>>) -> Fetching<'_> {
+        T::call(self, request)
+    }
+}
+
 impl Fetch for Services {
     fn call(&self, request: Request<Full<Bytes>>) -> Fetching<'_> {
         Box::pin(async move {
@@ -204,13 +210,16 @@ pub(in crate::cloud) mod tests {
     }
 
     /// The headers that a service reads; the others are our own business.
-    const TELLING: [&str; 6] = [
+    const TELLING: [&str; 9] = [
         "content-type",
         "metadata",
         "x-identity-header",
         "metadata-flavor",
         "authorization",
         "x-of-the-test",
+        "x-amz-security-token",
+        "x-aws-ec2-metadata-token",
+        "x-aws-ec2-metadata-token-ttl-seconds",
     ];
 
     fn recorded(head: &hyper::http::request::Parts, body: &[u8]) -> Value {

@@ -152,7 +152,7 @@ impl Builder {
 
     /// The way to a metadata service at 169.254.169.254, 169.254.170.2, 169.254.170.23, their
     /// IPv6 addresses or `metadata.google.internal`, for a credential source that uses it.
-    #[cfg(any(test, feature = "azure", feature = "google"))]
+    #[cfg(any(test, feature = "aws", feature = "azure", feature = "google"))]
     pub(crate) fn allow_metadata(
         &mut self,
         uri: &Uri,
@@ -162,7 +162,7 @@ impl Builder {
     }
 
     /// The way to whoever grants credentials: a metadata service, or another service.
-    #[cfg(any(feature = "azure", feature = "google"))]
+    #[cfg(any(feature = "aws", feature = "azure", feature = "google"))]
     pub(crate) fn allow_credentials(
         &mut self,
         uri: &Uri,

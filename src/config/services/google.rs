@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use aws_lc_rs::rsa::KeyPair;
 use hyper::Uri;
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use rustls::pki_types::pem::PemObject;
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::pem::PemObject;
 
 use crate::config::Secret;
 

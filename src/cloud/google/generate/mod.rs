@@ -38,6 +38,7 @@ impl Wire for GenerateContent {
         Abilities {
             // Several candidates come whole or not at all.
             n: !row.stream,
+            chat: true,
             seed: true,
             penalties: true,
             top_k: true,
