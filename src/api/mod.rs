@@ -16,6 +16,7 @@ mod explain;
 mod fields;
 mod guard;
 mod models;
+mod peer;
 mod reply;
 mod routes;
 mod sampling;
@@ -43,6 +44,7 @@ use crate::config::ServeConfig;
 use crate::dispatch::{Cost, Explanation};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::policy::Rules;
+use crate::policy::peer::Instance;
 use crate::telemetry::Telemetry;
 
 /// What the API needs of the rooms below it.
@@ -60,6 +62,9 @@ pub trait Service: Send + Sync + 'static {
     /// The local model; every model name a client sends means this one.
     fn model(&self) -> &ModelCard;
 
+    /// How busy the device is, for another weir that may send something here.
+    fn load(&self) -> Load;
+
     /// Whether the device has generated a token since the start and still works.
     fn ready(&self) -> bool;
 
@@ -73,6 +78,15 @@ pub trait Service: Send + Sync + 'static {
 
     /// Sets the gauges, before a scrape.
     fn publish(&self, telemetry: &Telemetry);
+}
+
+/// How busy the device is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// Milliseconds of work ahead of a new request.
+    pub work_ahead_ms: f64,
+    /// As measured; 0: not yet.
+    pub prefill_tokens_per_second: f64,
 }
 
 /// A request that runs.
@@ -115,6 +129,8 @@ pub struct Doors<'a> {
     pub serve: &'a ServeConfig,
     pub rules: Rules,
     pub limits: Limits,
+    /// The name by which other weirs know this one.
+    pub instance: Instance,
 }
 
 /// Bytes of request bodies that may be in memory unparsed, all connections together: 32 of the
@@ -127,6 +143,7 @@ pub struct Api<S> {
     telemetry: Arc<Telemetry>,
     guard: guard::Guard,
     rules: Rules,
+    instance: Instance,
     limits: Limits,
     lifecycle: Lifecycle,
     /// In bytes; see [`BODIES_BYTES_MAX`].
@@ -149,6 +166,7 @@ impl<S: Service> Api<S> {
             telemetry,
             guard: guard::Guard::new(doors.serve),
             rules: doors.rules,
+            instance: doors.instance,
             limits: doors.limits,
             lifecycle: Lifecycle::default(),
             body_room: Arc::new(Semaphore::new(BODIES_BYTES_MAX)),

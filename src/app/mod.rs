@@ -22,12 +22,13 @@ use crate::cloud::{self, EgressError, Provider};
 use crate::completion::{CompletionRequest, CompletionStream, Refusal};
 use crate::config::{CloudConfig, Config};
 use crate::dispatch::{
-    self, Bounds, Dispatcher, Explanation, Load, Quote, Rates, Safeguards, Target, Terms,
+    self, Bounds, Dispatcher, Explanation, Left, Load, Quote, Rates, Safeguards, Target, Terms,
 };
 use crate::engine::{EngineHandle, Prepared};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::ledger::{BudgetError, Ledger};
 use crate::money::Asked;
+use crate::policy::peer::Instance;
 use crate::telemetry::Telemetry;
 
 /// A server that runs.
@@ -66,7 +67,8 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     }
     let addresses: Vec<SocketAddr> =
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    let clouds = cloud::providers(config.clouds_in_use())?;
+    let instance = Instance::random();
+    let clouds = cloud::providers_of(config.clouds_in_use(), &instance)?;
     let model = config.model.clone();
     let loading = tokio::task::spawn_blocking(move || Local::load(&model));
     let mut local =
@@ -100,7 +102,7 @@ pub async fn start(config: Config) -> Result<App, StartError> {
         ledger: config.ledger.map(|ledger| ledger.path),
     };
     let limits = Limits::new(&config.serve);
-    let doors = Doors { serve: &config.serve, rules, limits };
+    let doors = Doors { serve: &config.serve, rules, limits, instance };
     let api = Api::new(rooms, telemetry.clone(), doors);
     let going_down = CancellationToken::new();
     let server = tokio::spawn(api::serve(listeners, api, going_down.clone().cancelled_owned()));
@@ -223,6 +225,15 @@ impl Quote for Provider {
     fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal> {
         Provider::quote(self, request)
     }
+
+    fn left(&self) -> Left {
+        let limits = self.limits();
+        Left { requests: limits.requests_left, tokens: limits.tokens_left, until: limits.reset_at }
+    }
+
+    fn told_ttft(&self, asked: &Asked) -> Option<Duration> {
+        self.reported().map(|reported| reported.ttft(asked.prompt_tokens()))
+    }
 }
 
 impl Service for Rooms {
@@ -248,6 +259,14 @@ impl Service for Rooms {
 
     fn model(&self) -> &ModelCard {
         &self.card
+    }
+
+    fn load(&self) -> api::Load {
+        let saturation = self.dispatcher.local().saturation();
+        api::Load {
+            work_ahead_ms: saturation.work_ahead_ms(),
+            prefill_tokens_per_second: saturation.prefill_rate(),
+        }
     }
 
     fn ready(&self) -> bool {

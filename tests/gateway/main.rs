@@ -23,3 +23,4 @@ mod redaction;
 mod shutdown;
 mod speculation;
 mod support;
+mod wires;
