@@ -33,6 +33,9 @@ const PERSON_RATE: f64 = 0.3;
 /// A cloud's time is known but for the noise of the machine.
 const NOISE: f64 = 1.05;
 
+/// What is known of a request before it is asked.
+const UNANSWERED: Answered = Answered { place: Place::Local, ttft: None, usage: None };
+
 /// One traffic, twice.
 #[derive(Clone, Debug, Serialize)]
 pub(in crate::cli::bench::spill) struct Trial {
@@ -79,7 +82,7 @@ pub(in crate::cli::bench::spill) fn trials(
     model: &ModelConfig,
 ) -> Result<Vec<Trial>, Failure> {
     let model = ModelConfig { speculate: Speculate::Off, ..model.clone() };
-    let speed = box_speed(&model)?;
+    let speed = box_speed(&model, (SIZES.prompt.0 as usize, 0))?;
     let local = Local::load(&model)?;
     let context = local.facts().context;
     block_on(async {
@@ -151,8 +154,10 @@ impl Twice {
     }
 
     async fn trial(&self, name: &'static str, load: &Load) -> Result<Trial, Failure> {
-        let world = self.world_now().await?;
+        let before = self.world_now(load).await?;
         let real = self.stage.weir(load).await?.answers;
+        let after = self.world_now(load).await?;
+        let world = World { speed: between(&before.speed, &after.speed), ..after };
         let simulated = replay(&self.recorded(load, &real)?, &world, Policy::Weir);
         let left = real.iter().filter(|answered| matches!(answered.place, Place::Cloud(_)));
         Ok(Trial {
@@ -166,9 +171,11 @@ impl Twice {
     }
 
     /// With the box as fast as it is at the moment: a machine that others use changes its speed.
-    async fn world_now(&self) -> Result<World, Failure> {
+    async fn world_now(&self, load: &Load) -> Result<World, Failure> {
         let mut world = self.world.clone();
-        world.speed = tokio::task::block_in_place(|| box_speed(&self.model))?;
+        let nobody = vec![UNANSWERED; load.asked.len()];
+        let typical = self.recorded(load, &nobody)?.typical();
+        world.speed = tokio::task::block_in_place(|| box_speed(&self.model, typical))?;
         world.speed.overhead_ms = self.overhead_ms(&world).await;
         Ok(world)
     }
@@ -224,6 +231,19 @@ impl Twice {
             true => 0.0,
             false => (median(times) - median(simulated)).max(0.0),
         }
+    }
+}
+
+/// A box that was measured twice: the means.
+fn between(before: &BoxSpeed, after: &BoxSpeed) -> BoxSpeed {
+    let means = |a: &[(u32, f64)], b: &[(u32, f64)]| {
+        a.iter().zip(b).map(|(&(rows, a), &(_, b))| (rows, f64::midpoint(a, b))).collect()
+    };
+    BoxSpeed {
+        decode_ms: means(&before.decode_ms, &after.decode_ms),
+        prefill_ms: means(&before.prefill_ms, &after.prefill_ms),
+        draft_gain: f64::midpoint(before.draft_gain, after.draft_gain),
+        overhead_ms: f64::midpoint(before.overhead_ms, after.overhead_ms),
     }
 }
 
