@@ -189,7 +189,7 @@ impl Peer {
 }
 
 fn not_proven(message: &str) -> Refusal {
-    Refusal::new(Reason::NotAllowed("policy:peer"), message)
+    Refusal::new(Reason::CloudUnproven, message)
 }
 
 impl Shared {

@@ -175,8 +175,8 @@ impl Health {
     fn refused(&self, refusal: &Refusal, now: Instant) {
         let mut state = self.state();
         let probed = std::mem::take(&mut state.probing);
-        if matches!(refusal.reason, Reason::CloudCannot(_) | Reason::CloudBusy | Reason::Budget(_))
-        {
+        let unsent = [Reason::CloudBusy, Reason::CloudUnproven].contains(&refusal.reason);
+        if unsent || matches!(refusal.reason, Reason::CloudCannot(_) | Reason::Budget(_)) {
             // Nothing was sent, so nothing was learnt: the next request may try.
             if probed {
                 state.paused_until = Some(now);

@@ -127,10 +127,13 @@ impl Checker<'_> {
         let words = EFFORTS.map(|word| (word, Some(word)));
         let key = "openai.reasoning_effort";
         let effort = self.choice(key, typed.reasoning_effort.as_deref(), None, &words);
+        let sampling = typed.sampling.unwrap_or(true);
         CloudService::Dialect(Arc::new(Dialect {
+            // What is not sent must not be asked of it either.
+            penalties: sampling,
+            sampling,
             max_completion_tokens: typed.max_completion_tokens.unwrap_or(false),
             reasoning_effort: effort.map(Arc::from),
-            sampling: typed.sampling.unwrap_or(true),
             ..Dialect::OPENAI
         }))
     }
