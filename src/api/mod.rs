@@ -29,9 +29,9 @@ mod usage;
 use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::http::Method;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -56,7 +56,8 @@ pub trait Service: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Placed, Shed>> + Send;
 
     /// What `place` would do now, without doing it.
-    fn explain(&self, request: &CompletionRequest) -> Explanation;
+    fn explain(&self, request: &Arc<CompletionRequest>)
+    -> impl Future<Output = Explanation> + Send;
 
     /// The local model; every model name a client sends means this one.
     fn model(&self) -> &ModelCard;
@@ -96,6 +97,8 @@ pub struct Placed {
     pub reason: Cow<'static, str>,
     /// Of a cloud that has a price.
     pub cost: Option<Cost>,
+    /// From its arrival to its first text, as was thought when it was placed.
+    pub predicted_ttft: Option<Duration>,
 }
 
 /// A request that runs nowhere.
@@ -176,9 +179,7 @@ impl<S: Service> Api<S> {
         let guarded = axum::middleware::from_fn_with_state(self.clone(), guard::check::<S>);
         routes::all::<S>()
             .fallback(|| async { ApiError::no_such_path() })
-            .method_not_allowed_fallback(
-                |method: Method| async move { ApiError::wrong_method(&method) },
-            )
+            .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
             .with_state(self.clone())
             .layer(keyed)
             .layer(guarded)

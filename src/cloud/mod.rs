@@ -25,12 +25,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use egress::Egress;
 pub use egress::EgressError;
+use egress::{Egress, Way};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
+use hyper_util::client::legacy::Error as SendError;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -51,7 +52,7 @@ use wires::{Rendered, Wire};
 /// One cloud row.
 pub struct Provider {
     row: CloudConfig,
-    egress: Arc<Egress>,
+    door: Door,
     /// One permit per exchange; the stream holds it.
     in_flight: Arc<Semaphore>,
     wire: Box<dyn Wire>,
@@ -75,8 +76,31 @@ pub fn providers_of(rows: &[CloudConfig], own: &Instance) -> Result<Vec<Provider
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let egress = Arc::new(Egress::new(rows)?);
-    rows.iter().map(|row| Provider::new(row, egress.clone(), own)).collect()
+    reached_by(rows, Egress::builder(), own)
+}
+
+fn reached_by(
+    rows: &[CloudConfig],
+    mut egress: egress::Builder,
+    own: &Instance,
+) -> Result<Vec<Provider>, EgressError> {
+    let ways: Vec<Way> = rows.iter().map(|row| egress.row(row)).collect::<Result<_, _>>()?;
+    let egress = Arc::new(egress.build());
+    let rows = rows.iter().zip(ways);
+    rows.map(|(row, way)| Provider::new(row, Door { egress: egress.clone(), way }, own)).collect()
+}
+
+/// The way out for one row.
+#[derive(Clone)]
+struct Door {
+    egress: Arc<Egress>,
+    way: Way,
+}
+
+impl Door {
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, SendError> {
+        self.egress.send(request, self.way).await
+    }
 }
 
 /// One request on its way.
@@ -89,11 +113,11 @@ struct Sending<'a> {
 }
 
 impl Provider {
-    fn new(row: &CloudConfig, egress: Arc<Egress>, own: &Instance) -> Result<Self, EgressError> {
+    fn new(row: &CloudConfig, door: Door, own: &Instance) -> Result<Self, EgressError> {
         let peer = match row.service {
             CloudService::Weir => {
                 let auth = services::auth(row)?;
-                let peer = Peer::start(row, own.clone(), egress.clone(), auth);
+                let peer = Peer::start(row, own.clone(), door.clone(), auth);
                 Some(peer.ok_or_else(|| EgressError::Origin(row.name.clone()))?)
             }
             _ => None,
@@ -106,7 +130,7 @@ impl Provider {
             clock_ahead_s: AtomicI64::new(0),
             in_flight: Arc::new(Semaphore::new(row.max_in_flight.min(Semaphore::MAX_PERMITS))),
             row: row.clone(),
-            egress,
+            door,
         })
     }
 
@@ -195,7 +219,7 @@ impl Provider {
 
     async fn exchange(&self, sending: &Sending<'_>) -> Result<Response<Incoming>, Refusal> {
         let timing = sending.timing;
-        let response = timeout_at(timing.first_due(), self.egress.send(self.outgoing(sending)?));
+        let response = timeout_at(timing.first_due(), self.door.send(self.outgoing(sending)?));
         let response =
             response.await.map_err(|_| timing.late(Instant::now()))?.map_err(unreachable)?;
         let good = response.status().is_success();
@@ -272,7 +296,7 @@ fn is_our_own(id: &str) -> bool {
     })
 }
 
-fn unreachable(error: hyper_util::client::legacy::Error) -> Refusal {
+fn unreachable(error: SendError) -> Refusal {
     Refusal::new(Reason::CloudUnreachable, "the cloud cannot be reached").with_source(error)
 }
 
@@ -280,8 +304,13 @@ fn unreachable(error: hyper_util::client::legacy::Error) -> Refusal {
 mod tests {
     use std::time::Duration;
 
+    use futures_util::StreamExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::egress::memory::{Listener, Network};
     use super::*;
-    use crate::config::Budget;
+    use crate::completion::{Event, Input};
+    use crate::config::{Budget, Connection};
 
     /// A row with short timeouts.
     pub(super) fn row(base_url: &str) -> CloudConfig {
@@ -295,17 +324,65 @@ mod tests {
             stream: true,
             max_tokens: 64,
             max_in_flight: 4,
+            requests_per_min: None,
+            tokens_per_min: None,
+            prefer: 0,
             connect_timeout: Duration::from_millis(500),
             first_token_timeout: Duration::from_millis(500),
             idle_timeout: Duration::from_millis(500),
             declared: Declared::default(),
             budget: Budget::default(),
             price: None,
+            connection: Connection::default(),
         }
     }
 
     #[test]
     fn without_rows_there_is_no_client() {
         assert!(providers(&[]).unwrap().is_empty());
+    }
+
+    /// Answers with each part after a pause, and then says nothing more.
+    async fn slow(mut cloud: Listener, pause: Duration, parts: &'static [&'static str]) {
+        let mut stream = cloud.accept().await.unwrap();
+        let mut read = [0; 4096];
+        assert_ne!(stream.read(&mut read).await.unwrap(), 0);
+        for part in parts {
+            tokio::time::sleep(pause).await;
+            stream.write_all(part.as_bytes()).await.unwrap();
+        }
+        std::future::pending().await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cloud_is_waited_for_in_virtual_time() {
+        let network = Network::default();
+        let url = "https://cloud.example/v1";
+        tokio::spawn(slow(
+            network.listen(url),
+            Duration::from_millis(200),
+            &[
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n",
+                "data: {\"choices\":[{\"index\":0,\"text\":\"one\"}]}\n\n",
+                "data: {\"choices\":[{\"index\":0,\"text\":\" two\"}]}\n\n",
+            ],
+        ));
+        let providers =
+            reached_by(&[row(url)], Egress::builder_in_memory(network), &Instance::random())
+                .unwrap();
+        let request = CompletionRequest::greedy("req-1", Input::Text("a".into()), 8);
+        let began = Instant::now();
+        let mut stream = providers[0].complete(Arc::new(request)).await.unwrap();
+        assert_eq!(began.elapsed(), Duration::from_millis(200));
+        let (mut text, mut failed) = (String::new(), None);
+        while let Some(event) = stream.events.next().await {
+            match event {
+                Event::Chunk(chunk) => text += chunk.as_str(),
+                Event::Failed(refusal) => failed = Some(refusal.reason),
+                _ => {}
+            }
+        }
+        assert_eq!((text.as_str(), failed), ("one two", Some(Reason::CloudTimeout)));
+        assert_eq!(began.elapsed(), Duration::from_millis(600) + row(url).idle_timeout);
     }
 }

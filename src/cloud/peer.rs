@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::Door;
 use super::auth::Auth;
-use super::egress::Egress;
 use super::wires::openai::under;
 use crate::completion::compliance::Requires;
 use crate::completion::{Reason, Refusal};
@@ -88,7 +88,7 @@ struct Shared {
     name: Arc<str>,
     own: Instance,
     uri: Uri,
-    egress: Arc<Egress>,
+    door: Door,
     auth: Box<dyn Auth>,
     state: Mutex<State>,
     used: Notify,
@@ -119,14 +119,14 @@ impl Peer {
     pub(super) fn start(
         row: &CloudConfig,
         own: Instance,
-        egress: Arc<Egress>,
+        door: Door,
         auth: Box<dyn Auth>,
     ) -> Option<Self> {
         let shared = Arc::new(Shared {
             name: row.name.clone(),
             own,
             uri: under(&row.base_url, "peer")?,
-            egress,
+            door,
             auth,
             state: Mutex::default(),
             used: Notify::new(),
@@ -297,7 +297,7 @@ impl Shared {
             .0;
         self.auth.sign(&mut head, &Bytes::new(), SystemTime::now()).ok()?;
         let request = Request::from_parts(head, Full::default());
-        let response = self.egress.send(request).await.ok()?;
+        let response = self.door.send(request).await.ok()?;
         let status = response.status();
         if status.is_server_error() {
             return None;

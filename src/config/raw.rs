@@ -35,6 +35,8 @@ impl fmt::Display for Complaint {
 /// The configuration as typed; None where a key was not. Numbers have any size.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawConfig {
+    /// No key of the file: `weir serve --offline`.
+    pub offline: bool,
     pub serve: RawServe,
     pub model: RawModel,
     pub overflow: RawOverflow,
@@ -78,9 +80,12 @@ pub struct RawOverflow {
     pub enter: Option<f64>,
     pub leave: Option<f64>,
     pub dwell_ms: Option<i64>,
+    pub place: Option<String>,
+    pub hedge: Option<bool>,
     pub anonymous_cloud: Option<bool>,
     pub unknown_path: Option<String>,
     pub unmatched_path: Option<String>,
+    pub on_secret: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -96,6 +101,9 @@ pub struct RawCloud {
     pub stream: Option<bool>,
     pub max_tokens: Option<i64>,
     pub max_in_flight: Option<i64>,
+    pub requests_per_min: Option<i64>,
+    pub tokens_per_min: Option<i64>,
+    pub prefer: Option<i64>,
     pub connect_timeout_ms: Option<i64>,
     pub first_token_timeout_ms: Option<i64>,
     pub idle_timeout_ms: Option<i64>,
@@ -104,6 +112,17 @@ pub struct RawCloud {
     pub price: Option<RawPrice>,
     pub hourly_usd: Option<f64>,
     pub services: RawServices,
+    pub connection: RawConnection,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawConnection {
+    pub proxy: Option<String>,
+    pub proxy_auth_env: Option<String>,
+    pub proxy_auth_file: Option<String>,
+    pub ca_file: Option<String>,
+    pub client_cert_file: Option<String>,
+    pub client_key_file: Option<String>,
 }
 
 impl RawConfig {
@@ -141,6 +160,7 @@ impl RawConfig {
                 *to = from;
             }
         }
+        self.offline |= flags.offline;
         set(&mut self.serve.listen, flags.listen);
         set(&mut self.model.path, flags.model);
         set(&mut self.model.quant, flags.quant);
@@ -165,6 +185,8 @@ pub struct Overrides {
     pub context: Option<i64>,
     pub slots: Option<i64>,
     pub speculate: Option<String>,
+    /// Whether no cloud is used, whatever the file says.
+    pub offline: bool,
 }
 
 impl RawServe {
@@ -202,9 +224,12 @@ impl RawOverflow {
         self.enter = section.take("enter");
         self.leave = section.take("leave");
         self.dwell_ms = section.take("dwell_ms");
+        self.place = section.take("place");
+        self.hedge = section.take("hedge");
         self.anonymous_cloud = section.take("anonymous_cloud");
         self.unknown_path = section.take("unknown_path");
         self.unmatched_path = section.take("unmatched_path");
+        self.on_secret = section.take("on_secret");
     }
 }
 
@@ -221,6 +246,9 @@ impl RawCloud {
         self.stream = section.take("stream");
         self.max_tokens = section.take("max_tokens");
         self.max_in_flight = section.take("max_in_flight");
+        self.requests_per_min = section.take("requests_per_min");
+        self.tokens_per_min = section.take("tokens_per_min");
+        self.prefer = section.take("prefer");
         self.connect_timeout_ms = section.take("connect_timeout_ms");
         self.first_token_timeout_ms = section.take("first_token_timeout_ms");
         self.idle_timeout_ms = section.take("idle_timeout_ms");
@@ -229,6 +257,18 @@ impl RawCloud {
         self.price = section.table("price", RawPrice::read);
         self.hourly_usd = section.take("hourly_usd");
         self.services.read(section);
+        self.connection.read(section);
+    }
+}
+
+impl RawConnection {
+    fn read(&mut self, section: &mut Section<'_>) {
+        self.proxy = section.take("proxy");
+        self.proxy_auth_env = section.take("proxy_auth_env");
+        self.proxy_auth_file = section.take("proxy_auth_file");
+        self.ca_file = section.take("ca_file");
+        self.client_cert_file = section.take("client_cert_file");
+        self.client_key_file = section.take("client_key_file");
     }
 }
 

@@ -1,3 +1,4 @@
+mod connection;
 mod money;
 mod policy;
 mod services;
@@ -9,6 +10,7 @@ use super::*;
 fn load(text: &str) -> Result<(Config, Vec<Complaint>), Vec<Complaint>> {
     let env = |name: &str| match name {
         "KEY" => Ok("sk-secret".to_owned()),
+        "PROXY_AUTH" => Ok("me:secret".to_owned()),
         "EMPTY" => Ok(String::new()),
         _ => Err(VarError::NotPresent),
     };
@@ -50,6 +52,17 @@ fn the_example_of_the_readme_loads() {
     assert_eq!(config.clouds[0].name.as_ref(), "burst");
     assert_eq!(config.clouds[0].fim, CloudFim::Suffix);
     assert_eq!(config.clouds[0].api_key.as_ref().unwrap().expose(), "sk-secret");
+}
+
+#[test]
+fn offline_no_row_is_in_use() {
+    let text = format!("[overflow]\nanonymous_cloud = true\n{CLOUD}");
+    for offline in [false, true] {
+        let flags = Overrides { offline, ..Overrides::default() };
+        let (config, _) = Config::from_text(&text, flags, &|_| Err(VarError::NotPresent)).unwrap();
+        assert_eq!(config.clouds.len(), 1);
+        assert_eq!(config.clouds_in_use().is_empty(), offline);
+    }
 }
 
 const DOCS: &str = include_str!("../../docs/configuration.md");

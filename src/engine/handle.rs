@@ -14,10 +14,12 @@ use models::tokenizer::Tokenizer;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::Health;
+use super::digest::Digest;
 use super::message::{
     Command, SequenceEvent, SequenceId, SequenceRules, SequenceSpec, Submission, events_max,
 };
 use super::place::{Place, Places};
+use super::predict::Predictor;
 use super::prompt::{Prompt, Prompts};
 use super::saturation::Saturation;
 use crate::completion::{
@@ -47,24 +49,31 @@ pub(super) struct Shared {
     draining: AtomicBool,
     next_id: AtomicU64,
     tokenise: Arc<Semaphore>,
+    cached: Arc<Digest>,
+    predictor: Predictor,
+}
+
+/// The ends of what reaches to the engine's thread.
+pub(super) struct Link {
+    pub(super) inbox: SyncSender<Command>,
+    pub(super) places: Arc<Places>,
+    pub(super) health: watch::Receiver<Health>,
+    /// Which prompts are in the prefix cache.
+    pub(super) cached: Arc<Digest>,
+    pub(super) thread: JoinHandle<()>,
 }
 
 impl Shared {
-    pub(super) fn new(
-        inbox: SyncSender<Command>,
-        places: Arc<Places>,
-        health: watch::Receiver<Health>,
-        prompts: Prompts,
-        model: Arc<str>,
-        thread: JoinHandle<()>,
-    ) -> Self {
+    pub(super) fn new(link: Link, prompts: Prompts, model: Arc<str>) -> Self {
         Self {
-            inbox,
-            places,
-            health,
+            inbox: link.inbox,
+            places: link.places,
+            health: link.health,
+            cached: link.cached,
+            predictor: Predictor::default(),
             prompts: Arc::new(prompts),
             model,
-            thread: Mutex::new(Some(thread)),
+            thread: Mutex::new(Some(link.thread)),
             draining: AtomicBool::new(false),
             next_id: AtomicU64::new(0),
             tokenise: Arc::new(Semaphore::new(TOKENISE_MAX)),
@@ -218,7 +227,57 @@ impl EngineHandle {
         })
     }
 
+    /// Gives a request its places and reads it. From now on it counts as work ahead of others,
+    /// until it was started and has ended, or until it is dropped.
+    pub async fn prepare(&self, request: Arc<CompletionRequest>) -> Result<Prepared, Refusal> {
+        self.check_open(&request)?;
+        let rules = self.rules(&request)?;
+        let mut places = self.reserve(&request)?;
+        let prompt = self.tokenise(&request).await?;
+        let uncached = self.uncached(request.tenant, &prompt);
+        places[0].announce(uncached);
+        let before = self.saturation().work_before_ms(places.len(), uncached);
+        let work_ms = before + self.saturation().own_work_ms(uncached);
+        Ok(Prepared { request, prompt, rules, places, work_ms, since: Instant::now() })
+    }
+
+    /// From when a request was prepared until its first text.
+    pub fn predicted_ttft(&self, prepared: &Prepared) -> Duration {
+        self.time_of(prepared.work_ms)
+    }
+
+    /// The same for a request that would come now and gets no place.
+    pub async fn estimate_ttft(
+        &self,
+        request: &Arc<CompletionRequest>,
+    ) -> Result<Duration, Refusal> {
+        self.check_open(request)?;
+        let prompt = self.tokenise(request).await?;
+        let own = self.saturation().own_work_ms(self.uncached(request.tenant, &prompt));
+        Ok(self.time_of(self.saturation().work_ahead_ms() + own))
+    }
+
+    fn time_of(&self, work_ms: f64) -> Duration {
+        Duration::try_from_secs_f64(self.shared.predictor.ms(work_ms) / 1e3).unwrap_or_default()
+    }
+
+    /// Prompt tokens that will have to be computed; at least the last one.
+    fn uncached(&self, tenant: u32, prompt: &Prompt) -> usize {
+        let ids = &prompt.ids;
+        let reusable = &ids[..ids.len().saturating_sub(1)];
+        ids.len() - self.shared.cached.known(tenant, reusable)
+    }
+
     /// Sends the choices of a request, each its own sequence.
+    pub fn start(&self, prepared: Prepared) -> Result<CompletionStream, Refusal> {
+        let Prepared { request, prompt, rules, places, work_ms, since } = prepared;
+        let truncated = prompt.truncated;
+        let watch = Watch { work_ms, since };
+        let answer = self.submit(&request, prompt, rules, places)?.with_watch(watch);
+        let model = Arc::clone(&self.shared.model);
+        Ok(CompletionStream { model, truncated, events: Box::pin(answer) })
+    }
+
     fn submit(
         &self,
         request: &CompletionRequest,
@@ -265,16 +324,26 @@ impl EngineHandle {
 
 impl Backend for EngineHandle {
     async fn complete(&self, request: Arc<CompletionRequest>) -> Result<CompletionStream, Refusal> {
-        self.check_open(&request)?;
-        let rules = self.rules(&request)?;
-        let mut places = self.reserve(&request)?;
-        let prompt = self.tokenise(&request).await?;
-        places[0].announce(prompt.ids.len());
-        let truncated = prompt.truncated;
-        let answer = self.submit(&request, prompt, rules, places)?;
-        let model = Arc::clone(&self.shared.model);
-        Ok(CompletionStream { model, truncated, events: Box::pin(answer) })
+        let prepared = self.prepare(request).await?;
+        self.start(prepared)
     }
+}
+
+/// A request that has its places and was read. Dropping it gives them back.
+pub struct Prepared {
+    request: Arc<CompletionRequest>,
+    prompt: Prompt,
+    rules: SequenceRules,
+    places: Vec<Place>,
+    /// Milliseconds of work until its first text.
+    work_ms: f64,
+    since: Instant,
+}
+
+/// What is to be learnt from the first text.
+struct Watch {
+    work_ms: f64,
+    since: Instant,
 }
 
 /// The events of a request's sequences as they come. Dropping it cancels those that run.
@@ -286,6 +355,8 @@ struct Answer {
     open: Vec<bool>,
     /// What `echo` says of the prompt.
     echo: Option<String>,
+    /// None: the first text was seen.
+    watch: Option<Watch>,
     usage: Usage,
     state: AnswerState,
 }
@@ -313,7 +384,20 @@ impl Answer {
             completion_tokens: 0,
         };
         let open = vec![true; choices as usize];
-        Self { shared, events, first: first.id, open, echo: None, usage, state: AnswerState::Open }
+        let state = AnswerState::Open;
+        Self { shared, events, first: first.id, open, echo: None, watch: None, usage, state }
+    }
+
+    fn with_watch(mut self, watch: Watch) -> Self {
+        self.watch = Some(watch);
+        self
+    }
+
+    /// The first text is there.
+    fn begun(&mut self) {
+        if let Some(Watch { work_ms, since }) = self.watch.take() {
+            self.shared.predictor.observe(work_ms, since.elapsed().as_secs_f64() * 1e3);
+        }
     }
 
     fn with_echo(mut self, text: Option<String>) -> Self {
@@ -326,7 +410,10 @@ impl Answer {
             SequenceEvent::PromptRead { choice, tokens } => {
                 Event::Prompt { choice, text: self.echo.clone().unwrap_or_default(), tokens }
             }
-            SequenceEvent::Chunk(chunk) => Event::Chunk(chunk),
+            SequenceEvent::Chunk(chunk) => {
+                self.begun();
+                Event::Chunk(chunk)
+            }
             SequenceEvent::Finished { choice, reason, cached, generated } => {
                 self.open[choice as usize] = false;
                 self.usage.completion_tokens += generated as u64;

@@ -7,8 +7,9 @@
 //!
 //! In reading order: [`message`] is what crosses; `handle` one side of it, this file the other;
 //! [`scheduler`] who runs, [`sequence`] one of them; [`draft`] what it may say next, to verify
-//! several tokens in one step; [`prefix`] and [`blocks`] what is in the KV memory; [`rates`] and
-//! [`saturation`] how fast and how full.
+//! several tokens in one step; [`prefix`] and [`blocks`] what is in the KV memory, [`digest`] what
+//! others may know of it; [`rates`] and [`saturation`] how fast and how full, [`predict`] what that
+//! means for one request.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use models::tokenizer::Tokenizer;
 use tokio::sync::watch;
 
 use self::draft::Costs;
-use self::handle::Shared;
+use self::handle::{Link, Shared};
 use self::message::{Command, Submission};
 use self::place::Places;
 use self::prompt::Prompts;
@@ -33,11 +34,13 @@ use crate::config::Speculate;
 use crate::telemetry::Telemetry;
 
 mod blocks;
+mod digest;
 pub(crate) mod draft;
 mod handle;
 mod memory;
 mod message;
 mod place;
+mod predict;
 mod prefix;
 mod prompt;
 mod rates;
@@ -49,11 +52,14 @@ mod tests;
 mod warm_up;
 
 pub use self::blocks::BlockCounts;
-pub use self::handle::EngineHandle;
+pub use self::handle::{EngineHandle, Prepared};
 pub use self::memory::{MemoryPlan, MemoryWish, available_memory, plan_memory};
+pub(crate) use self::message::SequenceId;
 pub(crate) use self::rates::Rates;
+pub(crate) use self::saturation::Load;
 pub use self::saturation::Saturation;
-pub(crate) use self::scheduler::StepRows;
+pub(crate) use self::scheduler::{StepRows, TOKENS_PER_TURN};
+pub(crate) use self::sequence::Rank;
 
 /// A model, ready to run.
 pub struct EngineParts {
@@ -108,14 +114,16 @@ pub fn start(
     // again between two looks into the inbox; and one command to stop.
     let (inbox_in, inbox) = sync_channel(4 * places.max() + 1);
     let (health_in, health) = watch::channel(Health::Starting);
+    let scheduler = Scheduler::new(
+        limits.clone(),
+        slots,
+        Arc::clone(&parts.tokenizer),
+        telemetry,
+        options.speculate != Speculate::Off,
+    );
+    let cached = scheduler.digest();
     let engine = Engine {
-        scheduler: Scheduler::new(
-            limits.clone(),
-            slots,
-            Arc::clone(&parts.tokenizer),
-            telemetry,
-            options.speculate != Speculate::Off,
-        ),
+        scheduler,
         device: parts.device,
         rates: Rates::new(options.step_ms_max),
         speculate: options.speculate,
@@ -137,7 +145,8 @@ pub fn start(
         .name("weir-engine".into())
         .spawn(move || live(engine, &health_in))
         .expect("the system has room for one more thread");
-    EngineHandle::new(Shared::new(inbox_in, places, health, prompts, parts.model, thread))
+    let link = Link { inbox: inbox_in, places, health, cached, thread };
+    EngineHandle::new(Shared::new(link, prompts, parts.model))
 }
 
 /// The state of the engine's thread.

@@ -17,6 +17,7 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
 use super::blocks::{BlockCounts, BlockPool};
+use super::digest::{self, Digest};
 
 type Siblings = BTreeMap<Arc<[u32]>, u32>;
 
@@ -27,6 +28,8 @@ struct Node {
     /// What is in the block: 1 to `block_tokens` ids.
     tokens: Arc<[u32]>,
     children: Siblings,
+    /// Of a full block: its hash in the [`Digest`].
+    chain: Option<u64>,
     /// Tick of the cache's clock at which a sequence last let go of the block.
     last_used: u64,
 }
@@ -45,6 +48,8 @@ pub(super) struct PrefixCache {
     promised: usize,
     /// Reused for the path of a lookup.
     path: Vec<u32>,
+    /// What others may know of the tree.
+    digest: Arc<Digest>,
 }
 
 /// What a prompt has in common with the tree.
@@ -79,7 +84,13 @@ impl PrefixCache {
             clock: 0,
             promised: 0,
             path: Vec::new(),
+            digest: Arc::new(Digest::new(blocks, block_tokens)),
         }
+    }
+
+    /// What is in the tree, for other threads.
+    pub(super) fn digest(&self) -> &Arc<Digest> {
+        &self.digest
     }
 
     pub(super) fn counts(&self) -> BlockCounts {
@@ -232,12 +243,25 @@ impl PrefixCache {
         if let Some(less) = less {
             self.detach(less);
         }
+        let chain = self.chain(tenant, parent, tokens);
+        if let Some(hash) = chain {
+            self.digest.insert(hash);
+        }
         let tokens: Arc<[u32]> = tokens.into();
         self.siblings(tenant, parent).insert(Arc::clone(&tokens), block);
         self.pool.remember(block);
         let last_used = self.clock;
         self.nodes[block as usize] =
-            Some(Node { parent, tenant, tokens, children: Siblings::new(), last_used });
+            Some(Node { parent, tenant, tokens, children: Siblings::new(), chain, last_used });
+    }
+
+    /// The hash of a full block over all before it; None for a partly filled one.
+    fn chain(&self, tenant: u32, parent: Option<u32>, tokens: &[u32]) -> Option<u64> {
+        let before = match parent {
+            None => digest::root(tenant),
+            Some(parent) => self.nodes[parent as usize].as_ref()?.chain?,
+        };
+        (tokens.len() == self.block_tokens).then(|| digest::chain(before, tokens))
     }
 
     fn detach_if_known(&mut self, block: u32) {
@@ -251,6 +275,9 @@ impl PrefixCache {
         let node = self.nodes[block as usize].take().expect("a node in the tree");
         assert!(node.children.is_empty(), "only leaves leave the tree");
         self.idle_leaves.remove(&(node.last_used, block));
+        if let Some(hash) = node.chain {
+            self.digest.remove(hash);
+        }
         self.siblings(node.tenant, node.parent).remove(&node.tokens);
         self.pool.forget(block);
         match node.parent {

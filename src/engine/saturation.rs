@@ -41,28 +41,41 @@ pub struct Saturation {
 
 /// What the engine's thread publishes after a step.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Load {
+pub(crate) struct Load {
     /// Sequences that may run at once: the slots, or fewer when there are no blocks for more.
-    pub(super) seats: usize,
-    pub(super) running: usize,
-    pub(super) waiting: usize,
-    pub(super) prefill_tokens: usize,
-    pub(super) blocks: BlockCounts,
+    pub(crate) seats: usize,
+    pub(crate) running: usize,
+    pub(crate) waiting: usize,
+    pub(crate) prefill_tokens: usize,
+    pub(crate) blocks: BlockCounts,
 }
 
 impl Saturation {
-    pub(super) fn new(slots: usize) -> Self {
+    pub(crate) fn new(slots: usize) -> Self {
         Self { slots: AtomicUsize::new(slots), seats: AtomicUsize::new(slots), ..Self::default() }
     }
 
     /// Milliseconds of work ahead of a new request.
     pub fn work_ahead_ms(&self) -> f64 {
+        self.work_before_ms(0, 0)
+    }
+
+    /// Milliseconds of work ahead of one that is counted already, with so many sequences and
+    /// prompt tokens.
+    pub(super) fn work_before_ms(&self, sequences: usize, tokens: usize) -> f64 {
         let prefill_tokens = get(&self.prefill_tokens) + get(&self.arriving_tokens);
-        let sequences = self.running() + self.waiting();
+        let prefill_tokens = prefill_tokens.saturating_sub(tokens);
+        let sequences = (self.running() + self.waiting()).saturating_sub(sequences);
         let ends_first = (sequences + 1).saturating_sub(get(&self.seats));
         let prefill_ms = prefill_tokens as f64 * self.prefill_wait_ms.get();
         let ends_ms = ends_first as f64 * self.sequence_tokens.get() * self.decode_token_ms.get();
         prefill_ms + ends_ms
+    }
+
+    /// Milliseconds that so many prompt tokens and the step of a first token take beside what runs.
+    pub(super) fn own_work_ms(&self, tokens: usize) -> f64 {
+        let step_rows = (self.running() + 1).min(get(&self.slots));
+        tokens as f64 * self.prefill_wait_ms.get() + step_rows as f64 * self.decode_token_ms.get()
     }
 
     /// Sequences in the batch.
@@ -106,7 +119,7 @@ impl Saturation {
         BlockCounts { free: total.saturating_sub(referenced + cached), referenced, cached, total }
     }
 
-    pub(super) fn publish_load(&self, load: Load) {
+    pub(crate) fn publish_load(&self, load: Load) {
         set(&self.seats, load.seats);
         set(&self.running, load.running);
         set(&self.waiting, load.waiting);
@@ -122,19 +135,19 @@ impl Saturation {
         self.publish_load(Load { seats: self.slots_total(), blocks, ..Load::default() });
     }
 
-    pub(super) fn publish_rates(&self, rates: &super::rates::Rates) {
+    pub(crate) fn publish_rates(&self, rates: &super::rates::Rates) {
         self.prefill_wait_ms.set(rates.prefill_wait_ms(self.running()));
         self.decode_token_ms.set(rates.decode_token_ms());
         self.sequence_tokens.set(rates.sequence_tokens());
     }
 
-    pub(super) fn arriving(&self, sequences: usize, tokens: usize) {
+    pub(crate) fn arriving(&self, sequences: usize, tokens: usize) {
         self.arriving.fetch_add(sequences, Ordering::Relaxed);
         self.arriving_tokens.fetch_add(tokens, Ordering::Relaxed);
     }
 
     /// The engine's thread has seen them, or they will not come.
-    pub(super) fn arrived(&self, sequences: usize, tokens: usize) {
+    pub(crate) fn arrived(&self, sequences: usize, tokens: usize) {
         self.arriving.fetch_sub(sequences, Ordering::Relaxed);
         self.arriving_tokens.fetch_sub(tokens, Ordering::Relaxed);
     }

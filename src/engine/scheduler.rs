@@ -19,6 +19,7 @@ use models::step::{DeviceLimits, Row, Rows, Sample, Segment, Step};
 use models::tokenizer::Tokenizer;
 
 use self::drafts::Drafts;
+use super::digest::Digest;
 use super::draft::Costs;
 use super::message::{SequenceId, Submission};
 use super::prefix::PrefixCache;
@@ -29,7 +30,7 @@ use crate::telemetry::Telemetry;
 
 /// A prompt with so many tokens left to prefill lets one more later arrival go first. A keystroke
 /// does not wait for a whole repository, and 8192 tokens wait for at most 128 others.
-const TOKENS_PER_TURN: usize = 64;
+pub(crate) const TOKENS_PER_TURN: usize = 64;
 
 /// All sequences of the engine and the step being made of them.
 pub(super) struct Scheduler {
@@ -122,6 +123,11 @@ impl Scheduler {
             prefills: Vec::with_capacity(slots),
             finished: Vec::with_capacity(slots),
         }
+    }
+
+    /// Which prompts the prefix cache knows, for other threads.
+    pub(super) fn digest(&self) -> Arc<Digest> {
+        Arc::clone(self.kv.digest())
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -11,7 +11,7 @@ use weir::completion::{
     Backend, ChatMessage, CompletionRequest, CompletionStream, Event, Fault, FimInput,
     FinishReason, Input, Reason, Refusal, Usage,
 };
-use weir::config::{Budget, CloudConfig, CloudFim, CloudService, Secret};
+use weir::config::{Budget, CloudConfig, CloudFim, CloudService, Connection, Secret};
 
 use crate::support::cloud::{
     Cloud, Step, chunk, chunked_head, data, done, finish, head, status, text, usage,
@@ -32,12 +32,16 @@ fn row(cloud: &Cloud) -> CloudConfig {
         stream: true,
         max_tokens: 64,
         max_in_flight: 2,
+        requests_per_min: None,
+        tokens_per_min: None,
+        prefer: 0,
         connect_timeout: FIRST,
         first_token_timeout: FIRST,
         idle_timeout: IDLE,
         declared: Declared::default(),
         budget: Budget::default(),
         price: None,
+        connection: Connection::default(),
     }
 }
 
@@ -274,10 +278,10 @@ async fn stop_strings_hold_even_where_the_cloud_ignores_them() {
 }
 
 #[tokio::test]
-async fn text_held_back_commits_to_nothing_but_is_not_lost_after_content() {
+async fn text_held_back_commits_to_nothing_and_is_left_to_whoever_goes_on() {
     for (sent, expected) in [
         (vec![text("EN")], End::Refused(Reason::CloudUnreachable)),
-        (vec![text("a"), text("EN")], broken("aEN", Reason::CloudUnreachable)),
+        (vec![text("a"), text("EN")], broken("a", Reason::CloudUnreachable)),
     ] {
         let cloud = Cloud::always(vec![send(&[head(), sent.concat()]), Step::Close]).await;
         let mut request = prompt();
@@ -322,7 +326,7 @@ async fn what_a_row_cannot_honour_is_not_sent() {
     let suffix = provider(&row(&cloud));
     let chat = provider(&CloudConfig { fim: CloudFim::Chat, ..row(&cloud) });
     type Change = fn(&mut CompletionRequest);
-    let cases: [(&'static str, Change); 14] = [
+    let cases: [(&'static str, Change); 12] = [
         ("prompt", |r| r.input = Input::Tokens(vec![1])),
         ("max_tokens", |r| r.max_tokens = Some(0)),
         ("echo", |r| r.echo = true),
@@ -334,14 +338,6 @@ async fn what_a_row_cannot_honour_is_not_sent() {
         ("ignore_eos", |r| r.stop.ignore_eos = true),
         ("min_tokens", |r| r.stop.min_tokens = 1),
         ("stop_token_ids", |r| r.stop.token_ids = vec![2]),
-        ("path", |r| {
-            let path = Some("src/a.rs".into());
-            r.input = Input::Fim(FimInput { path, ..FimInput::default() });
-        }),
-        ("repository", |r| {
-            let repository = Some("weir".into());
-            r.input = Input::Fim(FimInput { repository, ..FimInput::default() });
-        }),
         ("extra_files", |r| {
             let extra = weir::completion::ExtraFile { path: "a".into(), text: "b".into() };
             r.input = Input::Fim(FimInput { extra: vec![extra], ..FimInput::default() });
@@ -357,6 +353,24 @@ async fn what_a_row_cannot_honour_is_not_sent() {
     request.logprobs = Some(1);
     assert_eq!(complete(&chat, request).await, End::Refused(Reason::CloudCannot("logprobs")));
     assert_eq!(cloud.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_row_without_a_field_for_names_gets_the_cursor_alone() {
+    let cloud = Cloud::healthy(&["x"], Duration::ZERO).await;
+    let mut request = prompt();
+    request.input = Input::Fim(FimInput {
+        prefix: "fn a(".into(),
+        suffix: ") {}".into(),
+        path: Some("src/a.rs".into()),
+        repository: Some("weir".into()),
+        ..FimInput::default()
+    });
+    let end = complete(&provider(&row(&cloud)), request).await;
+    assert!(matches!(end, End::Finished(ref text, ..) if text == "x"), "{end:?}");
+    let body = &cloud.seen()[0].body;
+    assert_eq!((&body["prompt"], &body["suffix"]), (&json!("fn a("), &json!(") {}")));
+    assert!(body.get("path").is_none() && body.get("repository").is_none(), "{body}");
 }
 
 /// Faults by the time they strike: before content they are refusals, after it an honest break.

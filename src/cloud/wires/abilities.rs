@@ -89,8 +89,7 @@ fn cannot(
     let penalised = sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0;
     let checks = [
         ("prompt", matches!(request.input, Input::Tokens(_))),
-        ("path", around.is_some_and(|fim| fim.path.is_some())),
-        ("repository", around.is_some_and(|fim| fim.repository.is_some())),
+        // Where there is no field for a path it is left out: a hint, and settled policy by now.
         ("extra_files", around.is_some_and(|fim| !fim.extra.is_empty())),
         ("max_tokens", request.max_tokens == Some(0)),
         ("n", request.n > 1 && !abilities.n),

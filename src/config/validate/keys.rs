@@ -6,40 +6,41 @@ use super::Checker;
 use crate::config::{RawCloud, Secret};
 
 /// Largest key file in bytes; keys have tens to a few thousand.
-const KEY_BYTES_MAX: usize = 16 << 10;
+pub(super) const KEY_BYTES_MAX: usize = 16 << 10;
 
 impl Checker<'_> {
     pub(super) fn api_key(&mut self, raw: &RawCloud) -> Option<Secret> {
-        match (raw.api_key_env.as_deref(), raw.api_key_file.as_deref()) {
-            (None, None) => None,
-            (Some(_), Some(_)) => {
-                self.complain("api_key_env", "and api_key_file exclude each other");
-                None
-            }
-            (Some(variable), None) => self.key_from_env(variable),
-            (None, Some(path)) => match key_from_file(Path::new(path)) {
-                Ok(key) => Some(key),
-                Err(wrong) => {
-                    self.complain("api_key_file", format!("{path}: {wrong}"));
-                    None
-                }
-            },
-        }
+        let [variable, path] = [&raw.api_key_env, &raw.api_key_file];
+        self.key_from(("api_key_env", variable.as_deref()), ("api_key_file", path.as_deref()))
     }
 
-    fn key_from_env(&mut self, variable: &str) -> Option<Secret> {
-        let found = match (self.env)(variable) {
+    /// From a variable or a file, each with the key of the configuration that names it.
+    pub(super) fn key_from(
+        &mut self,
+        (in_env, variable): (&str, Option<&str>),
+        (in_file, path): (&str, Option<&str>),
+    ) -> Option<Secret> {
+        let (named, found) = match (variable, path) {
+            (None, None) => return None,
+            (Some(_), Some(_)) => {
+                self.complain(in_env, format!("and {in_file} exclude each other"));
+                return None;
+            }
+            (Some(variable), None) => (in_env, self.key_from_env(variable)),
+            (None, Some(path)) => (
+                in_file,
+                key_from_file(Path::new(path)).map_err(|wrong| format!("{path}: {wrong}")),
+            ),
+        };
+        found.map_err(|wrong| self.complain(named, wrong)).ok()
+    }
+
+    fn key_from_env(&self, variable: &str) -> Result<Secret, String> {
+        match (self.env)(variable) {
             Ok(text) => key(&text).map_err(|wrong| format!("variable {variable} {wrong}")),
             Err(std::env::VarError::NotPresent) => Err(format!("variable {variable} is not set")),
             Err(std::env::VarError::NotUnicode(_)) => {
                 Err(format!("variable {variable} is not UTF-8"))
-            }
-        };
-        match found {
-            Ok(key) => Some(key),
-            Err(wrong) => {
-                self.complain("api_key_env", wrong);
-                None
             }
         }
     }
@@ -47,35 +48,35 @@ impl Checker<'_> {
 
 /// Reads a key that only its owner (and group) may read.
 pub(super) fn key_from_file(path: &Path) -> Result<Secret, String> {
-    key(&private_text(path)?).map_err(Into::into)
+    key(&secret_file(path, KEY_BYTES_MAX)?).map_err(Into::into)
 }
 
-/// The text of a file that only its owner (and group) may read.
-pub(super) fn private_text(path: &Path) -> Result<String, String> {
-    let metadata = std::fs::metadata(path).map_err(cannot)?;
+/// The text of a file of at most `bytes_max` that only its owner (and group) may read.
+pub(super) fn secret_file(path: &Path, bytes_max: usize) -> Result<String, String> {
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        if metadata.permissions().mode() & 0o007 != 0 {
+        if metadata.is_file() && metadata.permissions().mode() & 0o007 != 0 {
             return Err("is open to every user of this machine; chmod 600 it".into());
         }
     }
-    text_of(path)
+    text_file(path, bytes_max)
 }
 
-/// The text of a small file.
-pub(super) fn text_of(path: &Path) -> Result<String, String> {
-    let metadata = std::fs::metadata(path).map_err(cannot)?;
+/// The text of a file of at most `bytes_max`.
+pub(super) fn text_file(path: &Path, bytes_max: usize) -> Result<String, String> {
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
         return Err("is no file".into());
     }
-    if metadata.len() > KEY_BYTES_MAX as u64 {
-        return Err(format!("is larger than {KEY_BYTES_MAX} bytes"));
+    if metadata.len() > bytes_max as u64 {
+        return Err(format!("is larger than {bytes_max} bytes"));
     }
-    std::fs::read_to_string(path).map_err(cannot)
+    std::fs::read_to_string(path).map_err(unreadable)
 }
 
-fn cannot(error: std::io::Error) -> String {
+fn unreadable(error: std::io::Error) -> String {
     format!("cannot be read: {error}")
 }
 

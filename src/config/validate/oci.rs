@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Checker;
-use super::keys::{private_text, text_of};
+use super::keys::{KEY_BYTES_MAX, secret_file, text_file};
 use crate::config::raw::RawOci;
 use crate::config::services::{Dialect, OciChat, OciFormat, OciKey, OciServing};
 use crate::config::{CloudService, RawCloud};
@@ -152,7 +152,7 @@ impl Checker<'_> {
         let file = self.required("oci.key_file", file.as_deref())?;
         let file = self.home_expanded(file);
         let id = format!("{tenancy}/{user}/{fingerprint}");
-        let key = private_text(&file)
+        let key = secret_file(&file, KEY_BYTES_MAX)
             .and_then(|pem| OciKey::from_pem(&id, pem.as_bytes()).map_err(|e| e.to_string()));
         match key {
             Ok(key) => Some(key),
@@ -167,7 +167,7 @@ impl Checker<'_> {
     fn profile(&mut self, oci: &RawOci, loud: bool) -> Option<Profile> {
         let file = self.home_expanded(oci.config_file.as_deref().unwrap_or("~/.oci/config"));
         let name = oci.profile.as_deref().unwrap_or("DEFAULT");
-        let found = text_of(&file).and_then(|text| {
+        let found = text_file(&file, KEY_BYTES_MAX).and_then(|text| {
             profile_in(&text, name).ok_or_else(|| format!("has no profile [{name}]"))
         });
         match found {

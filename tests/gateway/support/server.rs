@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep};
 use weir::api::{Api, Doors, Limits, Load, ModelCard, Placed, Service, Shed, serve};
+use weir::completion::compliance::OnSecret;
 use weir::completion::{
     Chunk, CompletionRequest, CompletionStream, Event, FinishReason, Input, Reason, Refusal, Route,
     TokenLogprob, Usage,
@@ -65,6 +66,7 @@ fn nobody() -> PolicyConfig {
         anonymous_cloud: false,
         unknown_path_leaves: false,
         unmatched_path_leaves: true,
+        on_secret: OnSecret::Stay,
         secrets: Vec::new(),
     }
 }
@@ -179,16 +181,18 @@ impl Service for Shared {
             truncated: matches!(&request.input, Input::Fim(fim) if fim.prefix.len() > 100),
             events: Box::pin(Count::new(request, self.0.clone())),
         };
-        Ok(Placed { stream, route: Route::Local, reason: "local".into(), cost: None })
+        let (route, reason) = (Route::Local, "local".into());
+        Ok(Placed { stream, route, reason, cost: None, predicted_ttft: None })
     }
 
-    fn explain(&self, _: &CompletionRequest) -> Explanation {
+    async fn explain(&self, _: &Arc<CompletionRequest>) -> Explanation {
         Explanation {
             route: "local".into(),
             reason: "local".into(),
             saturation: 0.0,
             work_ahead_ms: 0.0,
             ttft_objective_ms: 300.0,
+            predicted_ttft_ms: None,
             overflow_active: false,
             clouds: Vec::new(),
         }
