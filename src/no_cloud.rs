@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::completion::{Backend, CompletionRequest, CompletionStream, Refusal};
 use crate::config::CloudConfig;
 use crate::money::Asked;
+use crate::policy::peer::Instance;
 
 /// There is never one.
 #[derive(Debug)]
@@ -21,6 +22,11 @@ pub enum EgressError {
 /// Fails where there is a row.
 pub fn providers(rows: &[CloudConfig]) -> Result<Vec<Provider>, EgressError> {
     if rows.is_empty() { Ok(Vec::new()) } else { Err(EgressError::NotBuilt) }
+}
+
+/// The same; nobody hears the name of this weir.
+pub fn providers_of(rows: &[CloudConfig], _: &Instance) -> Result<Vec<Provider>, EgressError> {
+    providers(rows)
 }
 
 impl Provider {

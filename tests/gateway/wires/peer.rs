@@ -155,6 +155,11 @@ async fn an_answer_that_does_not_acknowledge_is_the_last() {
         assert_eq!(complete(&provider).await, Err("cloud_unproven".into()), "{acknowledged:?}");
         assert!(provider.quote(&request()).is_err(), "{acknowledged:?}");
         assert_eq!(complete(&provider).await, Err("cloud_unproven".into()));
+        if acknowledged.is_none() {
+            // What it goes on to say of itself does not bring it back.
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            assert!(provider.quote(&request()).is_err());
+        }
         assert_eq!(prompts(&cloud), 1, "{acknowledged:?}");
     }
 }
