@@ -22,7 +22,7 @@ use crate::cloud::{self, EgressError, Provider};
 use crate::completion::{CompletionRequest, CompletionStream, Refusal};
 use crate::config::Config;
 use crate::dispatch::{
-    self, Bounds, Dispatcher, Explanation, Load, Quote, Rates, Safeguards, Target, Terms,
+    self, Bounds, Dispatcher, Explanation, Left, Load, Quote, Rates, Safeguards, Target, Terms,
 };
 use crate::engine::{EngineHandle, Prepared};
 use crate::ledger::audit::{AuditError, UsageLine};
@@ -223,6 +223,15 @@ impl dispatch::Local for EngineHandle {
 impl Quote for Provider {
     fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal> {
         Provider::quote(self, request)
+    }
+
+    fn left(&self) -> Left {
+        let limits = self.limits();
+        Left { requests: limits.requests_left, tokens: limits.tokens_left, until: limits.reset_at }
+    }
+
+    fn told_ttft(&self, asked: &Asked) -> Option<Duration> {
+        self.reported().map(|reported| reported.ttft(asked.prompt_tokens()))
     }
 }
 

@@ -31,6 +31,7 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ServiceQuotaExceededException",
             "QuotaExceeded",
             "LimitExceeded",
+            "BILLING_DISABLED",
         ],
     ),
     (Fault::Clock, &["RequestTimeTooSkewed", "RequestExpired"]),
@@ -49,10 +50,13 @@ const NAMES: [(Fault, &[&str]); 8] = [
         Fault::Throttled,
         &[
             "ThrottlingException",
+            "Throttling",
             "ModelNotReadyException",
             "TooManyRequestsException",
             "TooManyRequests",
             "RESOURCE_EXHAUSTED",
+            "RateLimitReached",
+            "too_many_requests",
             "rate_limit_exceeded",
             "rate_limit_error",
             "rate_limited",
@@ -73,6 +77,9 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "UnrecognizedClientException",
             "InvalidClientTokenId",
             "MissingAuthenticationTokenException",
+            "MissingAuthenticationToken",
+            "IncompleteSignature",
+            "OptInRequired",
             "AccessDeniedException",
             "UNAUTHENTICATED",
             "PERMISSION_DENIED",
@@ -84,17 +91,21 @@ const NAMES: [(Fault, &[&str]); 8] = [
         Fault::NotFound,
         &[
             "ResourceNotFoundException",
+            "UnknownOperationException",
+            "not_found_error",
             "NOT_FOUND",
             "NotAuthorizedOrNotFound",
             "model_not_found",
             "DeploymentNotFound",
             "invalid_model",
+            "OperationNotSupported",
         ],
     ),
     (
         Fault::Request,
         &[
             "ValidationException",
+            "ValidationError",
             "INVALID_ARGUMENT",
             "InvalidParameter",
             "MissingParameter",
@@ -110,10 +121,16 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ModelTimeoutException",
             "ModelErrorException",
             "ModelStreamErrorException",
+            "ModelStreamError",
+            "InternalStreamFailure",
+            "InternalDependencyException",
+            "InternalFailure",
             "InternalServerException",
             "ServiceUnavailableException",
             "UNAVAILABLE",
             "INTERNAL",
+            "ABORTED",
+            "CANCELLED",
             "DEADLINE_EXCEEDED",
         ],
     ),
@@ -123,10 +140,21 @@ const NAMES: [(Fault, &[&str]); 8] = [
 const CLOCK_WORDS: [&str; 4] =
     ["Signature expired", "not yet current", "clock skew", "date is not within"];
 
+/// Words that tell a wrong model or endpoint, where the name only tells a wrong request.
+const ROUTE_WORDS: [&[&str]; 2] =
+    [&["isn't supported on this route"], &["Endpoint ", " not found"]];
+
 /// A refusal for an answer that is no completion; `what` is for the log.
 pub(super) fn garbage(what: &str) -> Refusal {
     Refusal::new(Reason::CloudGarbage, "the cloud did not answer with a completion")
         .with_source(std::io::Error::other(what.to_owned()))
+}
+
+/// A cloud's word, in an answer that began well, for why it takes no such prompt.
+#[cfg(feature = "google")]
+pub(super) fn filtered(why: &str) -> Refusal {
+    Refusal::new(Reason::Cloud(Fault::Filtered), "the cloud refuses what the request holds")
+        .with_source(std::io::Error::other(format!("{why:.64}")))
 }
 
 /// An error inside an answer that began well: an `error` object, or whatever holds its names.
@@ -212,12 +240,15 @@ struct Told {
     /// Its names, as the table has them. No text of a message: that may quote the prompt.
     names: Vec<&'static str>,
     status: Option<StatusCode>,
+    /// What a container behind SageMaker answered, which hands it on within an error of its own.
+    original: Option<StatusCode>,
     clock: bool,
+    route: bool,
     retry_after: Option<Duration>,
 }
 
-/// How deep an error's names may lie: Azure's `error.innererror.content_filter_result` is three.
-const DEPTH_MAX: usize = 4;
+/// How deep an error's names may lie: Google's `[0].error.details[0].retryDelay` is five.
+const DEPTH_MAX: usize = 6;
 
 impl Told {
     fn of_head(headers: &HeaderMap) -> Self {
@@ -252,7 +283,7 @@ impl Told {
                 Value::String(name),
             ) => {
                 self.name(name);
-                // Oracle writes the status as a name.
+                // Oracle writes the status as a name, Azure as text where it has no name.
                 self.status(name.parse().ok());
             }
             // OpenRouter's way to say that a provider's moderation refused the prompt.
@@ -262,6 +293,13 @@ impl Told {
             }
             ("message" | "Message", Value::String(text)) => {
                 self.clock |= CLOCK_WORDS.iter().any(|words| text.contains(words));
+                let all = |words: &&[&str]| words.iter().all(|part| text.contains(part));
+                self.route |= ROUTE_WORDS.iter().any(all);
+            }
+            ("OriginalStatusCode", Value::Number(number)) => {
+                let status = number.as_u64().and_then(|code| u16::try_from(code).ok());
+                let status = status.filter(|code| (400..600).contains(code));
+                self.original = status.and_then(|code| StatusCode::from_u16(code).ok());
             }
             ("retryDelay", Value::String(text)) => {
                 let seconds = text.strip_suffix('s').and_then(|number| number.parse().ok());
@@ -287,8 +325,12 @@ impl Told {
 
     fn fault(&self, status: StatusCode) -> Fault {
         let named = |(_, names): &&(Fault, &[&str])| names.iter().any(|n| self.names.contains(n));
-        let fault = NAMES.iter().find(named).map_or_else(|| by_status(status), |(fault, _)| *fault);
-        if fault == Fault::Credentials && self.clock { Fault::Clock } else { fault }
+        let by_status = || by_status(self.original.unwrap_or(status));
+        match NAMES.iter().find(named).map_or_else(by_status, |(fault, _)| *fault) {
+            Fault::Credentials if self.clock => Fault::Clock,
+            Fault::Request if self.route => Fault::NotFound,
+            fault => fault,
+        }
     }
 
     fn refusal(&self, status: StatusCode, message: &str) -> Refusal {

@@ -6,11 +6,17 @@
 //! choice cleaned and cut by [`choice`]. What is no answer is read by [`fault`].
 
 mod auth;
+#[cfg(feature = "aws")]
+mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod choice;
 mod clean;
 mod egress;
 mod fault;
 mod frames;
+#[cfg(feature = "google")]
+mod google;
 mod limits;
 #[cfg(feature = "oci")]
 mod oci;
@@ -41,6 +47,7 @@ use crate::config::{CloudConfig, CloudFim, CloudService};
 use crate::money::Asked;
 use crate::policy::peer::Instance;
 use auth::Auth;
+use auth::fetch::{self, Services};
 pub use limits::Limits;
 use limits::Meter;
 pub use peer::Reported;
@@ -84,10 +91,14 @@ fn reached_by(
     mut egress: egress::Builder,
     own: &Instance,
 ) -> Result<Vec<Provider>, EgressError> {
-    let ways: Vec<Way> = rows.iter().map(|row| egress.row(row)).collect::<Result<_, _>>()?;
+    let registered = |row| Ok((row, egress.row(row)?, fetch::ways(row, &mut egress)?));
+    let rows: Vec<_> = rows.iter().map(registered).collect::<Result<_, EgressError>>()?;
     let egress = Arc::new(egress.build());
-    let rows = rows.iter().zip(ways);
-    rows.map(|(row, way)| Provider::new(row, Door { egress: egress.clone(), way }, own)).collect()
+    let provider = |(row, way, ways)| {
+        let services = Arc::new(Services::new(egress.clone(), ways));
+        Provider::new(row, Door { egress: egress.clone(), way }, services, own)
+    };
+    rows.into_iter().map(provider).collect()
 }
 
 /// The way out for one row.
@@ -113,10 +124,16 @@ struct Sending<'a> {
 }
 
 impl Provider {
-    fn new(row: &CloudConfig, door: Door, own: &Instance) -> Result<Self, EgressError> {
+    /// `services` reach whoever grants the row's credentials.
+    fn new(
+        row: &CloudConfig,
+        door: Door,
+        services: Arc<Services>,
+        own: &Instance,
+    ) -> Result<Self, EgressError> {
         let peer = match row.service {
             CloudService::Weir => {
-                let auth = services::auth(row)?;
+                let auth = services::auth(row, services.clone())?;
                 let peer = Peer::start(row, own.clone(), door.clone(), auth);
                 Some(peer.ok_or_else(|| EgressError::Origin(row.name.clone()))?)
             }
@@ -126,7 +143,7 @@ impl Provider {
             peer,
             meter: Meter::default(),
             wire: services::wire(row)?,
-            auth: services::auth(row)?,
+            auth: services::auth(row, services)?,
             clock_ahead_s: AtomicI64::new(0),
             in_flight: Arc::new(Semaphore::new(row.max_in_flight.min(Semaphore::MAX_PERMITS))),
             row: row.clone(),
@@ -184,6 +201,7 @@ impl Provider {
         if let Some(marks) = marks {
             marks.put(&mut head.headers);
         }
+        head.headers.extend(self.wire.headers());
         self.auth.sign(&mut head, &rendered.body, self.cloud_time())?;
         Ok(Request::from_parts(head, Full::new(rendered.body.clone())))
     }
@@ -232,12 +250,15 @@ impl Provider {
 
     /// An answer of a kind that can be read, or why there is none. A request that was refused for
     /// our clock is signed anew, once, by the cloud's.
-    async fn answer(&self, sending: &Sending<'_>) -> Result<(fault::Kind, Incoming), Refusal> {
+    async fn answer(
+        &self,
+        sending: &Sending<'_>,
+    ) -> Result<(fault::Kind, Response<Incoming>), Refusal> {
         let mut again = true;
         loop {
             let response = self.exchange(sending).await?;
             if let Some(kind) = fault::kind(&response, sending.rendered.accept) {
-                return Ok((kind?, response.into_body()));
+                return Ok((kind?, response));
             }
             let headers = response.headers().clone();
             let refusal = fault::refusal(&self.row, response).await;
@@ -270,8 +291,10 @@ impl Backend for Provider {
             timing: &timing,
             marks: marks.as_ref(),
         };
-        let (kind, body) = self.answer(&sending).await?;
-        let Rendered { stops, emulated, frames, reader, max_tokens, .. } = rendered;
+        let (kind, response) = self.answer(&sending).await?;
+        let Rendered { stops, emulated, frames, mut reader, max_tokens, .. } = rendered;
+        let (head, body) = response.into_parts();
+        reader.head(&head.headers);
         let reading = Reading::new(Start {
             body,
             permit,
@@ -310,7 +333,7 @@ mod tests {
     use super::egress::memory::{Listener, Network};
     use super::*;
     use crate::completion::{Event, Input};
-    use crate::config::{Budget, Connection};
+    use crate::config::{Budget, CloudService, Connection};
 
     /// A row with short timeouts.
     pub(super) fn row(base_url: &str) -> CloudConfig {

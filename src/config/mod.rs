@@ -23,10 +23,11 @@ pub use connection::{Connection, Identity, PrivateKey, Proxy};
 pub use policy::{Budget, Micros, PolicyConfig, TenantConfig};
 pub use raw::{Complaint, Overrides, RawConfig, RawModel, RawOverflow, RawServe};
 use raw::{RawCloud, RawConnection};
+use services::aws::AwsConfig;
 
 use crate::completion::compliance::Declared;
 use crate::money::Price;
-use services::{Dialect, OciChat};
+use services::{Azure, Dialect, OciChat, Vertex};
 
 /// How a variable of the environment is looked up; tests bring their own.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Result<String, VarError>;
@@ -323,7 +324,7 @@ impl CloudConfig {
 }
 
 /// Whose API and whose proof a row uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum CloudService {
     /// Any OpenAI-shaped server, with a bearer key or without.
     OpenAi,
@@ -334,6 +335,22 @@ pub enum CloudService {
     Weir,
     /// Oracle's own API, signed.
     Oci(OciChat),
+    Azure(Azure),
+    Vertex(Vertex),
+    /// Bedrock, or an endpoint of SageMaker.
+    Aws(Arc<AwsConfig>),
+}
+
+impl CloudService {
+    /// Every service beside the row's own that its credentials come from.
+    pub fn credential_services(&self) -> Vec<&hyper::Uri> {
+        match self {
+            CloudService::Aws(aws) => aws.credential_services(),
+            CloudService::Azure(azure) => azure.credential_services(),
+            CloudService::Vertex(vertex) => vertex.credential_services(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// How a cloud fills in the middle.

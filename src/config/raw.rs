@@ -3,19 +3,23 @@
 //! The file is walked key by key instead of through derived deserialisation, because that stops
 //! at the first wrong type or unknown key and a user wants to hear of all of them.
 
+mod azure;
 mod money;
 mod policy;
 mod section;
 mod services;
+mod vertex;
 
 use std::fmt;
 
+pub(super) use azure::RawAzure;
 pub(super) use money::{RawLedger, RawPrice};
 pub(super) use policy::{RawBudget, RawDeclared, RawPath, RawRequire, RawSecret, RawTenant};
 pub(super) use section::row_prefix;
 use section::{Section, rows};
-pub(super) use services::{RawOci, RawOpenAi, RawOpenRouter, RawServices};
+pub(super) use services::{RawAws, RawOci, RawOpenAi, RawOpenRouter, RawServices};
 use toml::Table;
+pub(super) use vertex::RawVertex;
 
 /// Something wrong with the configuration, and the key that it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,8 +115,8 @@ pub struct RawCloud {
     pub budget: RawBudget,
     pub price: Option<RawPrice>,
     pub hourly_usd: Option<f64>,
-    pub services: RawServices,
     pub connection: RawConnection,
+    pub services: RawServices,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -256,8 +260,8 @@ impl RawCloud {
         self.budget.read(section);
         self.price = section.table("price", RawPrice::read);
         self.hourly_usd = section.take("hourly_usd");
-        self.services.read(section);
         self.connection.read(section);
+        self.services.read(section);
     }
 }
 

@@ -92,8 +92,8 @@ pub trait Quote {
         Left::default()
     }
 
-    /// The time to first token that it told by itself, as another weir does.
-    fn told_ttft(&self) -> Option<Duration> {
+    /// The time to first token that it told by itself, as another weir does, for such a request.
+    fn told_ttft(&self, _asked: &Asked) -> Option<Duration> {
         None
     }
 }

@@ -1,7 +1,10 @@
 //! How a row proves who it is.
 
+pub(super) mod fetch;
 pub(super) mod key;
 pub(super) mod renewed;
+#[cfg(any(feature = "azure", feature = "google"))]
+pub(super) mod token;
 
 use std::time::SystemTime;
 

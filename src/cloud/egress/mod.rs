@@ -32,7 +32,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio_rustls::TlsConnector;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "credential sources come next"))]
+#[cfg(test)]
 pub(crate) use self::call::CallError;
 use self::dial::{Dial, Line, Wire};
 pub(crate) use self::origin::Origin;
@@ -152,13 +152,34 @@ impl Builder {
 
     /// The way to a metadata service at 169.254.169.254, 169.254.170.2, 169.254.170.23, their
     /// IPv6 addresses or `metadata.google.internal`, for a credential source that uses it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "credential sources come next"))]
+    #[cfg(any(test, feature = "aws", feature = "azure", feature = "google"))]
     pub(crate) fn allow_metadata(
         &mut self,
         uri: &Uri,
         connect_timeout: Duration,
     ) -> Result<Way, EgressError> {
         self.register(uri, connect_timeout, &Connection::default(), Reach::Metadata)
+    }
+
+    /// The way to whoever grants credentials: a metadata service, or another service.
+    #[cfg(any(feature = "aws", feature = "azure", feature = "google"))]
+    pub(crate) fn allow_credentials(
+        &mut self,
+        uri: &Uri,
+        connect_timeout: Duration,
+        connection: &Connection,
+    ) -> Result<Way, EgressError> {
+        let is_metadata = Origin::of(uri).is_some_and(|origin| Reach::Metadata.permits(&origin));
+        if is_metadata {
+            return self.allow_metadata(uri, connect_timeout);
+        }
+        // The certificate that a cloud knows us by is none of theirs, and nothing on this machine
+        // is reached through a proxy.
+        let connection = match uri.scheme_str() {
+            Some("http") => Connection::default(),
+            _ => Connection { identity: None, ..connection.clone() },
+        };
+        self.allow(uri, connect_timeout, &connection)
     }
 
     fn register(

@@ -8,7 +8,7 @@ use models::fim::Family;
 use super::service::Provider;
 use super::{COUNT_MAX, Checker, TOKENS_MAX};
 use crate::config::raw::row_prefix;
-use crate::config::{CloudConfig, CloudFim, RawCloud, defaults};
+use crate::config::{CloudConfig, CloudFim, CloudService, RawCloud, defaults};
 
 /// Most `[[cloud]]` rows; each is a label value of `weir_requests_total`.
 const CLOUDS_MAX: usize = 64;
@@ -49,11 +49,15 @@ impl Checker<'_> {
     fn cloud(&mut self, raw: &RawCloud) -> Option<CloudConfig> {
         let name = self.row_name(raw.name.as_deref());
         let provider = self.provider(raw);
-        let service = self.service(raw, provider);
-        let base_url = self.base_url(raw, provider);
+        let mut api_key = self.api_key(raw);
+        let service = self.service(raw, provider, &mut api_key);
+        let base_url = self.base_url(raw, provider, service.as_ref());
         let model = self.required("model", raw.model.as_deref());
-        let fim = self.cloud_fim(raw, provider);
-        let api_key = self.api_key(raw);
+        let fims = provider.fims(raw, service.as_ref());
+        let fim = fims.and_then(|fims| self.cloud_fim(raw, provider, fims));
+        if let (Some(CloudService::Aws(aws)), Some(url)) = (&service, &base_url) {
+            self.aws_region_of(aws, url);
+        }
         if let Some(url) = &base_url {
             self.warn_clear_text(url, api_key.is_some());
         }
@@ -130,9 +134,19 @@ impl Checker<'_> {
     }
 
     /// What the row says, or else where its provider is.
-    fn base_url(&mut self, raw: &RawCloud, provider: &Provider) -> Option<hyper::Uri> {
-        let known = match (raw.base_url.as_deref(), provider.word) {
-            (None, "oci") if raw.services.oci.is_some() => Some(self.oci_url(raw)?),
+    fn base_url(
+        &mut self,
+        raw: &RawCloud,
+        provider: &Provider,
+        service: Option<&CloudService>,
+    ) -> Option<hyper::Uri> {
+        let known = match (raw.base_url.as_deref(), provider.word, service) {
+            (None, "oci", _) if raw.services.oci.is_some() => Some(self.oci_url(raw)?),
+            (None, "azure", _) if raw.services.azure.is_some() => Some(self.azure_url(raw)?),
+            (None, "vertex", _) if raw.services.vertex.is_some() => Some(self.vertex_url(raw)?),
+            (None, _, Some(CloudService::Aws(aws))) => Some(self.aws_address(aws, raw)?),
+            // What is wrong with the provider was said.
+            (None, "bedrock" | "sagemaker", None) => return None,
             _ => None,
         };
         let typed = raw.base_url.as_deref().or(known.as_deref()).or(provider.base_url);
@@ -155,24 +169,26 @@ impl Checker<'_> {
     }
 
     fn warn_clear_text(&mut self, url: &hyper::Uri, key: bool) {
-        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if url.scheme_str() == Some("http") && !loopback {
+        if url.scheme_str() == Some("http") && !is_loopback(url) {
             let what = if key { "prompts and the key" } else { "prompts" };
             self.warn("base_url", format!("is http: {what} travel unencrypted"));
         }
     }
 
-    fn cloud_fim(&mut self, raw: &RawCloud, provider: &Provider) -> Option<CloudFim> {
-        let Some(&usual) = provider.fims.first() else {
+    fn cloud_fim(
+        &mut self,
+        raw: &RawCloud,
+        provider: &Provider,
+        fims: &[&'static str],
+    ) -> Option<CloudFim> {
+        let Some(&usual) = fims.first() else {
             let typed = [("fim", raw.fim.is_some()), ("fim_family", raw.fim_family.is_some())];
             for (key, _) in typed.into_iter().filter(|(_, typed)| *typed) {
                 self.complain(key, format!("is not for provider = {:?}", provider.word));
             }
             return Some(CloudFim::Peer);
         };
-        let words: Vec<_> = provider.fims.iter().map(|word| (*word, *word)).collect();
+        let words: Vec<_> = fims.iter().map(|word| (*word, *word)).collect();
         let mode = self.choice("fim", raw.fim.as_deref(), usual, &words);
         if mode != "template" {
             if raw.fim_family.is_some() {
@@ -194,4 +210,18 @@ impl Checker<'_> {
         };
         family.map(CloudFim::Template)
     }
+}
+
+/// Whether what is sent to an address stays between two processes of this machine, or is encrypted.
+pub(super) fn may_see_secrets(url: &hyper::Uri) -> bool {
+    match url.scheme_str() {
+        Some("https") => url.host().is_some_and(|host| !host.is_empty()),
+        Some("http") => is_loopback(url),
+        _ => false,
+    }
+}
+
+fn is_loopback(url: &hyper::Uri) -> bool {
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

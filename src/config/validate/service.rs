@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Checker;
 use crate::config::raw::{RawOpenAi, RawOpenRouter, RawServices};
 use crate::config::services::{Dialect, Routing};
-use crate::config::{CloudService, RawCloud};
+use crate::config::{CloudService, RawCloud, Secret};
 
 /// Names in `only`, and bytes of one.
 const ROUTES_MAX: usize = 16;
@@ -19,6 +19,9 @@ pub(super) struct Provider {
     /// How it can be made to fill in, the usual way first; none: a way of its own.
     pub(super) fims: &'static [&'static str],
     family: Family,
+    /// The name of the table that belongs to it, and of the feature that some need.
+    table: &'static str,
+    feature: &'static str,
     /// Whether this binary can speak to it.
     pub(super) built: bool,
 }
@@ -31,13 +34,17 @@ enum Family {
     OpenRouter,
     Weir,
     Oci,
+    Azure,
+    Vertex,
+    Bedrock,
+    SageMaker,
 }
 
 /// DeepSeek's FIM route generates no more.
 const DEEPSEEK_TOKENS_MAX: i64 = 4096;
 
 /// The first is the default. `nim` is OpenAI's letter without a `suffix`.
-pub(super) const PROVIDERS: [Provider; 7] = [
+pub(super) const PROVIDERS: [Provider; 11] = [
     provider("openai", None, &["suffix", "template", "chat"], Family::OpenAi),
     provider("mistral", Some("https://api.mistral.ai/v1"), &["suffix", "chat"], Family::Mistral),
     provider(
@@ -60,6 +67,17 @@ pub(super) const PROVIDERS: [Provider; 7] = [
     ),
     provider("weir", None, &[], Family::Weir),
     Provider { built: cfg!(feature = "oci"), ..provider("oci", None, &["chat"], Family::Oci) },
+    Provider {
+        built: cfg!(feature = "azure"),
+        ..provider("azure", None, &["chat", "suffix", "template"], Family::Azure)
+    },
+    Provider {
+        built: cfg!(feature = "google"),
+        feature: "google",
+        ..provider("vertex", None, &["chat"], Family::Vertex)
+    },
+    aws("bedrock", Family::Bedrock),
+    aws("sagemaker", Family::SageMaker),
 ];
 
 const fn provider(
@@ -68,7 +86,33 @@ const fn provider(
     fims: &'static [&'static str],
     family: Family,
 ) -> Provider {
-    Provider { word, base_url, fims, family, built: true }
+    Provider { word, base_url, fims, family, table: word, feature: word, built: true }
+}
+
+/// How rows at AWS fill in is told by their API.
+const fn aws(word: &'static str, family: Family) -> Provider {
+    Provider {
+        table: "aws",
+        feature: "aws",
+        built: cfg!(feature = "aws"),
+        ..provider(word, None, &[], family)
+    }
+}
+
+impl Provider {
+    /// How `service` can be made to fill in; None: nobody knows, since something is wrong with it.
+    pub(super) fn fims(
+        &self,
+        raw: &RawCloud,
+        service: Option<&CloudService>,
+    ) -> Option<&'static [&'static str]> {
+        match (service, self.family) {
+            (_, Family::Vertex) => Some(Checker::vertex_fims(raw)),
+            (Some(CloudService::Aws(aws)), _) => Some(aws.api.fim_words()),
+            (None, Family::Bedrock | Family::SageMaker) => None,
+            _ => Some(self.fims),
+        }
+    }
 }
 
 impl Checker<'_> {
@@ -77,8 +121,8 @@ impl Checker<'_> {
         let words: Vec<_> = PROVIDERS.iter().map(|provider| (provider.word, provider)).collect();
         let provider = self.choice("provider", raw.provider.as_deref(), &PROVIDERS[0], &words);
         if !provider.built {
-            let word = provider.word;
-            self.complain("provider", format!("this weir was built without the feature {word}"));
+            let feature = provider.feature;
+            self.complain("provider", format!("this weir was built without the feature {feature}"));
         }
         self.foreign_tables(&raw.services, provider);
         provider
@@ -90,16 +134,26 @@ impl Checker<'_> {
             ("openai", tables.openai.is_some()),
             ("openrouter", tables.openrouter.is_some()),
             ("oci", tables.oci.is_some()),
+            ("azure", tables.azure.is_some()),
+            ("vertex", tables.vertex.is_some()),
+            ("aws", tables.aws.is_some()),
         ];
-        for (word, _) in typed.into_iter().filter(|(word, typed)| *typed && *word != provider.word)
-        {
-            let is = provider.word;
-            self.complain(word, format!("is for provider = {word:?} only, and this is {is:?}"));
+        let foreign = |(table, typed): &(&str, bool)| *typed && *table != provider.table;
+        for (table, _) in typed.into_iter().filter(foreign) {
+            let of = PROVIDERS.iter().filter(|provider| provider.table == table);
+            let of: Vec<_> = of.map(|provider| format!("{:?}", provider.word)).collect();
+            let (of, is) = (of.join(" or "), provider.word);
+            self.complain(table, format!("is for provider = {of} only, and this is {is:?}"));
         }
     }
 
     /// None: something was complained about.
-    pub(super) fn service(&mut self, raw: &RawCloud, of: &Provider) -> Option<CloudService> {
+    pub(super) fn service(
+        &mut self,
+        raw: &RawCloud,
+        of: &Provider,
+        api_key: &mut Option<Secret>,
+    ) -> Option<CloudService> {
         let dialect = |dialect| Some(CloudService::Dialect(Arc::new(dialect)));
         match of.family {
             Family::OpenAi => Some(self.openai(raw.services.openai.as_ref())),
@@ -118,6 +172,11 @@ impl Checker<'_> {
             }
             Family::Weir => Some(CloudService::Weir),
             Family::Oci => self.oci(raw),
+            Family::Azure => self.azure(raw),
+            Family::Vertex => self.vertex(raw),
+            Family::Bedrock | Family::SageMaker => {
+                self.aws(raw, of.word, api_key).map(|aws| CloudService::Aws(aws.into()))
+            }
         }
     }
 

@@ -41,8 +41,8 @@ async fn broken_streams_end_honestly() {
 
 #[tokio::test]
 async fn what_is_left_of_a_quota_is_read_from_a_good_answer() {
-    let recording = recordings().remove(0);
-    let left = recording.limits_after(&[
+    let first = recordings().remove(0);
+    let left = first.limits_after(&[
         "x-ratelimit-remaining-requests: 59",
         "x-ratelimit-remaining-tokens: 0",
         "x-ratelimit-reset-tokens: 6m0s",
