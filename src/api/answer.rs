@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -34,6 +35,7 @@ const ROUTE: HeaderName = HeaderName::from_static("x-weir-route");
 const REASON: HeaderName = HeaderName::from_static("x-weir-reason");
 const COST: HeaderName = HeaderName::from_static("x-weir-cost-usd");
 const COST_MAX: HeaderName = HeaderName::from_static("x-weir-cost-max-usd");
+const PREDICTED: HeaderName = HeaderName::from_static("x-weir-predicted-ttft-ms");
 const TRUNCATED: HeaderName = HeaderName::from_static("x-weir-truncated");
 /// Tells nginx and its kin to pass each event on at once.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -165,6 +167,8 @@ struct Running {
     mixed: bool,
     /// Of the prompts that run where it costs something.
     costs: Vec<Cost>,
+    /// The longest of all prompts; None: of one nobody knew.
+    predicted_ttft: Option<Duration>,
 }
 
 impl Running {
@@ -179,10 +183,12 @@ async fn place<S: Service>(api: &Api<S>, ask: &Ask) -> Result<Running, Failure> 
     let placed: Vec<Placed> = try_join_all(all).await?;
     let mixed = placed.iter().any(|one| one.route != placed[0].route);
     let (route, reason) = (placed[0].route.clone(), placed[0].reason.clone());
+    let predicted: Option<Vec<Duration>> = placed.iter().map(|one| one.predicted_ttft).collect();
+    let predicted_ttft = predicted.and_then(|all| all.into_iter().max());
     let (streams, costs): (_, Vec<_>) =
         placed.into_iter().map(|one| (one.stream, one.cost)).unzip();
     let costs = costs.into_iter().flatten().collect();
-    Ok(Running { streams, route, reason, mixed, costs })
+    Ok(Running { streams, route, reason, mixed, costs, predicted_ttft })
 }
 
 /// What `work` gives, unless the grace time ends first.
@@ -258,6 +264,11 @@ fn headers(running: &Running, content_type: &'static str) -> HeaderMap {
     match running.mixed {
         true => where_and_why(&mut headers, MIXED, &running.reason),
         false => where_and_why(&mut headers, &running.route.to_string(), &running.reason),
+    }
+    if let Some(predicted) = running.predicted_ttft {
+        // Tenths of a millisecond: a cached prompt has its first token in less than one.
+        let value = format!("{:.1}", predicted.as_secs_f64() * 1e3);
+        headers.insert(PREDICTED, HeaderValue::from_str(&value).expect("digits and a point"));
     }
     if running.streams.iter().any(|stream| stream.truncated) {
         headers.insert(TRUNCATED, HeaderValue::from_static("true"));

@@ -28,6 +28,7 @@ mod usage;
 use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use tokio::sync::Semaphore;
@@ -53,7 +54,8 @@ pub trait Service: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Placed, Shed>> + Send;
 
     /// What `place` would do now, without doing it.
-    fn explain(&self, request: &CompletionRequest) -> Explanation;
+    fn explain(&self, request: &Arc<CompletionRequest>)
+    -> impl Future<Output = Explanation> + Send;
 
     /// The local model; every model name a client sends means this one.
     fn model(&self) -> &ModelCard;
@@ -81,6 +83,8 @@ pub struct Placed {
     pub reason: Cow<'static, str>,
     /// Of a cloud that has a price.
     pub cost: Option<Cost>,
+    /// From its arrival to its first text, as was thought when it was placed.
+    pub predicted_ttft: Option<Duration>,
 }
 
 /// A request that runs nowhere.

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use models::cache::Unwritten;
 use tokio::net::TcpListener;
@@ -19,10 +19,12 @@ pub(crate) use self::local::STEP_ROWS_MAX;
 pub use self::local::{Facts, Local, LocalError, write_cache};
 use crate::api::{self, Api, Doors, Limits, ModelCard, Placed, Service, Shed};
 use crate::cloud::{self, EgressError, Provider};
-use crate::completion::{CompletionRequest, Refusal};
+use crate::completion::{CompletionRequest, CompletionStream, Refusal};
 use crate::config::Config;
-use crate::dispatch::{Dispatcher, Explanation, Load, Quote, Safeguards, Target, Terms};
-use crate::engine::EngineHandle;
+use crate::dispatch::{
+    self, Bounds, Dispatcher, Explanation, Load, Quote, Rates, Safeguards, Target, Terms,
+};
+use crate::engine::{EngineHandle, Prepared};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::ledger::{BudgetError, Ledger};
 use crate::money::Asked;
@@ -88,7 +90,13 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     let (overflow, counting) = (&config.overflow, telemetry.clone());
     let rooms = Rooms {
         card: card(&facts),
-        dispatcher: Dispatcher::new(engine.clone(), clouds, overflow, safeguards, counting),
+        dispatcher: Arc::new(Dispatcher::new(
+            engine.clone(),
+            clouds,
+            overflow,
+            safeguards,
+            counting,
+        )),
         ledger: config.ledger.map(|ledger| ledger.path),
     };
     let limits = Limits::new(&config.serve);
@@ -105,6 +113,14 @@ fn target(provider: Provider) -> Target<Provider> {
     Target {
         name: row.name.clone(),
         declared: row.declared.clone(),
+        bounds: Bounds {
+            max_in_flight: row.max_in_flight,
+            rates: Rates {
+                requests_per_min: row.requests_per_min,
+                tokens_per_min: row.tokens_per_min,
+            },
+            prefer: row.prefer,
+        },
         terms: Terms { price: row.price.clone(), model: row.model.clone(), attested_by },
         backend: provider,
     }
@@ -171,7 +187,7 @@ fn card(facts: &Facts) -> ModelCard {
 /// The rooms below the API, as it sees them.
 struct Rooms {
     card: ModelCard,
-    dispatcher: Dispatcher<EngineHandle, Provider>,
+    dispatcher: Arc<Dispatcher<EngineHandle, Provider>>,
     /// Where the ledger is.
     ledger: Option<PathBuf>,
 }
@@ -179,6 +195,26 @@ struct Rooms {
 impl Load for EngineHandle {
     fn work_ahead_ms(&self) -> f64 {
         self.saturation().work_ahead_ms()
+    }
+}
+
+impl dispatch::Local for EngineHandle {
+    type Prepared = Prepared;
+
+    async fn prepare(&self, request: Arc<CompletionRequest>) -> Result<Prepared, Refusal> {
+        EngineHandle::prepare(self, request).await
+    }
+
+    fn predicted_ttft(&self, prepared: &Prepared) -> Duration {
+        EngineHandle::predicted_ttft(self, prepared)
+    }
+
+    fn start(&self, prepared: Prepared) -> Result<CompletionStream, Refusal> {
+        EngineHandle::start(self, prepared)
+    }
+
+    async fn estimate_ttft(&self, request: &Arc<CompletionRequest>) -> Result<Duration, Refusal> {
+        EngineHandle::estimate_ttft(self, request).await
     }
 }
 
@@ -196,6 +232,7 @@ impl Service for Rooms {
                 route: placed.route,
                 reason: Cow::Owned(placed.reason),
                 cost: placed.cost,
+                predicted_ttft: placed.predicted_ttft,
             }),
             Err((refusal, route)) => {
                 let reason = Cow::Owned(refusal.reason.code());
@@ -204,8 +241,8 @@ impl Service for Rooms {
         }
     }
 
-    fn explain(&self, request: &CompletionRequest) -> Explanation {
-        self.dispatcher.explain(request)
+    async fn explain(&self, request: &Arc<CompletionRequest>) -> Explanation {
+        self.dispatcher.explain(request).await
     }
 
     fn model(&self) -> &ModelCard {

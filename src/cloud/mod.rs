@@ -58,7 +58,13 @@ pub fn providers(rows: &[CloudConfig]) -> Result<Vec<Provider>, EgressError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let mut egress = Egress::builder();
+    reached_by(rows, Egress::builder())
+}
+
+fn reached_by(
+    rows: &[CloudConfig],
+    mut egress: egress::Builder,
+) -> Result<Vec<Provider>, EgressError> {
     let ways: Vec<Way> = rows.iter().map(|row| egress.row(row)).collect::<Result<_, _>>()?;
     let egress = Arc::new(egress.build());
     let rows = rows.iter().zip(ways);
@@ -233,7 +239,12 @@ fn unreachable(error: hyper_util::client::legacy::Error) -> Refusal {
 mod tests {
     use std::time::Duration;
 
+    use futures_util::StreamExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::egress::memory::{Listener, Network};
     use super::*;
+    use crate::completion::{Event, Input};
     use crate::config::{Budget, Connection};
 
     /// A row with short timeouts.
@@ -247,6 +258,9 @@ mod tests {
             stream: true,
             max_tokens: 64,
             max_in_flight: 4,
+            requests_per_min: None,
+            tokens_per_min: None,
+            prefer: 0,
             connect_timeout: Duration::from_millis(500),
             first_token_timeout: Duration::from_millis(500),
             idle_timeout: Duration::from_millis(500),
@@ -260,5 +274,47 @@ mod tests {
     #[test]
     fn without_rows_there_is_no_client() {
         assert!(providers(&[]).unwrap().is_empty());
+    }
+
+    /// Answers with each part after a pause, and then says nothing more.
+    async fn slow(mut cloud: Listener, pause: Duration, parts: &'static [&'static str]) {
+        let mut stream = cloud.accept().await.unwrap();
+        let mut read = [0; 4096];
+        assert_ne!(stream.read(&mut read).await.unwrap(), 0);
+        for part in parts {
+            tokio::time::sleep(pause).await;
+            stream.write_all(part.as_bytes()).await.unwrap();
+        }
+        std::future::pending().await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cloud_is_waited_for_in_virtual_time() {
+        let network = Network::default();
+        let url = "https://cloud.example/v1";
+        tokio::spawn(slow(
+            network.listen(url),
+            Duration::from_millis(200),
+            &[
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n",
+                "data: {\"choices\":[{\"index\":0,\"text\":\"one\"}]}\n\n",
+                "data: {\"choices\":[{\"index\":0,\"text\":\" two\"}]}\n\n",
+            ],
+        ));
+        let providers = reached_by(&[row(url)], Egress::builder_in_memory(network)).unwrap();
+        let request = CompletionRequest::greedy("req-1", Input::Text("a".into()), 8);
+        let began = Instant::now();
+        let mut stream = providers[0].complete(Arc::new(request)).await.unwrap();
+        assert_eq!(began.elapsed(), Duration::from_millis(200));
+        let (mut text, mut failed) = (String::new(), None);
+        while let Some(event) = stream.events.next().await {
+            match event {
+                Event::Chunk(chunk) => text += chunk.as_str(),
+                Event::Failed(refusal) => failed = Some(refusal.reason),
+                _ => {}
+            }
+        }
+        assert_eq!((text.as_str(), failed), ("one two", Some(Reason::CloudTimeout)));
+        assert_eq!(began.elapsed(), Duration::from_millis(600) + row(url).idle_timeout);
     }
 }

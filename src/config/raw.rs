@@ -33,6 +33,8 @@ impl fmt::Display for Complaint {
 /// The configuration as typed; None where a key was not. Numbers have any size.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawConfig {
+    /// No key of the file: `weir serve --offline`.
+    pub offline: bool,
     pub serve: RawServe,
     pub model: RawModel,
     pub overflow: RawOverflow,
@@ -76,6 +78,8 @@ pub struct RawOverflow {
     pub enter: Option<f64>,
     pub leave: Option<f64>,
     pub dwell_ms: Option<i64>,
+    pub place: Option<String>,
+    pub hedge: Option<bool>,
     pub anonymous_cloud: Option<bool>,
     pub unknown_path: Option<String>,
     pub unmatched_path: Option<String>,
@@ -94,6 +98,9 @@ pub struct RawCloud {
     pub stream: Option<bool>,
     pub max_tokens: Option<i64>,
     pub max_in_flight: Option<i64>,
+    pub requests_per_min: Option<i64>,
+    pub tokens_per_min: Option<i64>,
+    pub prefer: Option<i64>,
     pub connect_timeout_ms: Option<i64>,
     pub first_token_timeout_ms: Option<i64>,
     pub idle_timeout_ms: Option<i64>,
@@ -149,6 +156,7 @@ impl RawConfig {
                 *to = from;
             }
         }
+        self.offline |= flags.offline;
         set(&mut self.serve.listen, flags.listen);
         set(&mut self.model.path, flags.model);
         set(&mut self.model.quant, flags.quant);
@@ -173,6 +181,8 @@ pub struct Overrides {
     pub context: Option<i64>,
     pub slots: Option<i64>,
     pub speculate: Option<String>,
+    /// Whether no cloud is used, whatever the file says.
+    pub offline: bool,
 }
 
 impl RawServe {
@@ -210,6 +220,8 @@ impl RawOverflow {
         self.enter = section.take("enter");
         self.leave = section.take("leave");
         self.dwell_ms = section.take("dwell_ms");
+        self.place = section.take("place");
+        self.hedge = section.take("hedge");
         self.anonymous_cloud = section.take("anonymous_cloud");
         self.unknown_path = section.take("unknown_path");
         self.unmatched_path = section.take("unmatched_path");
@@ -229,6 +241,9 @@ impl RawCloud {
         self.stream = section.take("stream");
         self.max_tokens = section.take("max_tokens");
         self.max_in_flight = section.take("max_in_flight");
+        self.requests_per_min = section.take("requests_per_min");
+        self.tokens_per_min = section.take("tokens_per_min");
+        self.prefer = section.take("prefer");
         self.connect_timeout_ms = section.take("connect_timeout_ms");
         self.first_token_timeout_ms = section.take("first_token_timeout_ms");
         self.idle_timeout_ms = section.take("idle_timeout_ms");

@@ -53,6 +53,17 @@ fn the_example_of_the_readme_loads() {
     assert_eq!(config.clouds[0].api_key.as_ref().unwrap().expose(), "sk-secret");
 }
 
+#[test]
+fn offline_no_row_is_in_use() {
+    let text = format!("[overflow]\nanonymous_cloud = true\n{CLOUD}");
+    for offline in [false, true] {
+        let flags = Overrides { offline, ..Overrides::default() };
+        let (config, _) = Config::from_text(&text, flags, &|_| Err(VarError::NotPresent)).unwrap();
+        assert_eq!(config.clouds.len(), 1);
+        assert_eq!(config.clouds_in_use().is_empty(), offline);
+    }
+}
+
 const DOCS: &str = include_str!("../../docs/configuration.md");
 
 #[test]

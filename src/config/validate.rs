@@ -5,6 +5,7 @@ mod connection;
 mod declared;
 mod keys;
 mod money;
+mod pem;
 mod secrets;
 mod tenant;
 
@@ -18,7 +19,7 @@ pub(super) use keys::key;
 
 use super::{
     Cache, Complaint, Config, FimOrder, KvFormat, Lookup, ModelConfig, ModelPath, OverflowConfig,
-    Quant, RawConfig, RawModel, RawOverflow, RawServe, ServeConfig, Speculate, defaults,
+    Placing, Quant, RawConfig, RawModel, RawOverflow, RawServe, ServeConfig, Speculate, defaults,
 };
 
 /// Upper bound of every duration key: an hour. What is longer was meant in another unit.
@@ -43,6 +44,7 @@ pub(super) fn validate(
     let mut checker = Checker { prefix: String::new(), env, complaints, warnings };
     let clouds = checker.clouds(&raw.clouds);
     let config = Config {
+        offline: raw.offline,
         serve: checker.serve(&raw.serve, !raw.tenants.is_empty()),
         model: checker.model(&raw.model),
         overflow: checker.overflow(&raw.overflow),
@@ -333,7 +335,10 @@ impl Checker<'_> {
             self.complain("leave", message);
         }
         let dwell = self.duration("dwell_ms", raw.dwell_ms, defaults::DWELL_MS, 0);
-        OverflowConfig { ttft_objective, enter, leave, dwell }
+        let words = [("excess", Placing::Excess), ("fastest", Placing::Fastest)];
+        let placing = self.choice("place", raw.place.as_deref(), Placing::Excess, &words);
+        let hedge = raw.hedge.unwrap_or(false);
+        OverflowConfig { ttft_objective, enter, leave, dwell, placing, hedge }
     }
 
     fn threshold(&mut self, key: &str, value: Option<f64>, default: f64) -> f64 {

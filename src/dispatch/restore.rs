@@ -49,15 +49,8 @@ impl Choices {
         match event {
             Event::Chunk(chunk) => self.text(&chunk, &mut out),
             Event::Finished { choice, reason } => self.finished(choice, reason, &mut out),
-            Event::Failed(refusal) => {
-                // What a broken answer held back was said before it broke, unless it is a
-                // placeholder's beginning.
-                for (choice, open) in (0..).zip(&mut self.all).filter(|(_, choice)| !choice.ended) {
-                    open.finish(true, choice, &mut out);
-                }
-                out.push(Event::Failed(refusal));
-            }
-            Event::Prompt { .. } | Event::Usage(_) => out.push(event),
+            // What a broken answer held back is left to whoever goes on with it.
+            Event::Prompt { .. } | Event::Usage(_) | Event::Failed(_) => out.push(event),
         }
         out
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Dispatcher, Load, Place, Quote, Safeguards, Target};
+use super::decide::Place;
+use super::{Dispatcher, Load, Quote, Safeguards, Target};
 use crate::completion::{CompletionRequest, Refusal};
 use crate::config::OverflowConfig;
 use crate::policy::secrets::Scanner;
@@ -45,7 +46,7 @@ impl<L: Load, C: Quote> Simulated<L, C> {
 
     /// Decides, and lets the decision count.
     pub(crate) fn place(&self, request: &CompletionRequest, now: Instant) -> Placed {
-        let decision = self.dispatcher.decide(request, now);
+        let decision = self.dispatcher.decide(request, None, now);
         self.dispatcher.commit(request, &decision, now);
         match decision.place {
             Place::Local => Placed::Local,
@@ -64,9 +65,12 @@ impl<L: Load, C: Quote> Simulated<L, C> {
         self.dispatcher.threshold().active(now)
     }
 
-    /// Whether to ask a row now.
-    pub(crate) fn admit(&self, row: usize, now: Instant) -> bool {
-        self.dispatcher.rows[row].admit(now)
+    /// Whether to ask a row now. A place there is taken until the row was told that it has
+    /// [refused](Self::refused) or [ended](Self::ended_well).
+    pub(crate) fn admit(&self, row: usize, request: &CompletionRequest, now: Instant) -> bool {
+        let row = &self.dispatcher.rows[row];
+        let asked = row.backend.quote(request);
+        asked.is_ok_and(|asked| row.enter(&asked, row.backend.left(), now))
     }
 
     /// A row that was asked gave content.
@@ -77,10 +81,12 @@ impl<L: Load, C: Quote> Simulated<L, C> {
     /// A row that was asked gave none.
     pub(crate) fn refused(&self, row: usize, refusal: &Refusal, now: Instant) {
         self.dispatcher.rows[row].refused(refusal, now);
+        self.dispatcher.rows[row].leave();
     }
 
     /// An answer came to its end.
-    pub(crate) fn ended_well(&self, row: usize) {
-        self.dispatcher.rows[row].ended_well();
+    pub(crate) fn ended_well(&self, row: usize, now: Instant) {
+        self.dispatcher.rows[row].ended_well(now);
+        self.dispatcher.rows[row].leave();
     }
 }

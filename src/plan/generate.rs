@@ -35,8 +35,8 @@ pub struct Sizes {
     pub prompt: (f64, f64),
     /// Of a prompt, the part that is in the prefix cache.
     pub cached: f64,
-    /// Generated tokens, on average.
-    pub output: f64,
+    /// Generated tokens, likewise.
+    pub output: (f64, f64),
     pub max_tokens: u32,
     pub prompt_max: u32,
 }
@@ -44,7 +44,13 @@ pub struct Sizes {
 impl Default for Sizes {
     /// An editor's: a file's part around the cursor, most of it known, and a line or two.
     fn default() -> Self {
-        Self { prompt: (600.0, 0.7), cached: 0.85, output: 20.0, max_tokens: 64, prompt_max: 4096 }
+        Self {
+            prompt: (600.0, 0.7),
+            cached: 0.85,
+            output: (16.0, 0.8),
+            max_tokens: 64,
+            prompt_max: 4096,
+        }
     }
 }
 
@@ -125,21 +131,20 @@ impl Maker {
 
     fn arrival(&mut self, at: f64, prompt: u32, cached: u32, session: Option<u32>) -> Arrival {
         let sizes = self.recipe.sizes;
-        let output = self.waited(sizes.output).ceil() as u32;
+        let output = self.drawn_around(sizes.output);
         Arrival {
             at_ns: (at * 1e9) as u64,
             prompt_tokens: prompt,
             cached_tokens: cached,
             session,
-            output_tokens: output.clamp(1, sizes.max_tokens),
+            output_tokens: (output as u32).clamp(1, sizes.max_tokens),
             max_tokens: sizes.max_tokens,
             priority: Priority::Completion,
         }
     }
 
     fn prompt(&mut self) -> u32 {
-        let (median, width) = self.recipe.sizes.prompt;
-        let drawn = median * (width * self.normal()).exp();
+        let drawn = self.drawn_around(self.recipe.sizes.prompt);
         (drawn as u32).clamp(2, self.recipe.sizes.prompt_max)
     }
 
@@ -177,6 +182,10 @@ impl Maker {
                 (prompt, shared) = (self.prompt(), 0);
             }
         }
+    }
+
+    fn drawn_around(&mut self, (median, spread): (f64, f64)) -> f64 {
+        median * (spread * self.normal()).exp()
     }
 
     /// A time, or a number, that has no memory, of this mean.

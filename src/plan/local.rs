@@ -69,6 +69,17 @@ struct Running {
     rows: u32,
     /// and passes until the answer is whole, once the prompt is read.
     passes_left: u64,
+    /// Its share of the passes that it was in, by what they took for its rows.
+    service_ns: Service,
+}
+
+/// How long a request kept the box busy, had the box done nothing else meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Until its prompt was read,
+    pub prefill_ns: u64,
+    /// and after that.
+    pub decode_ns: u64,
 }
 
 /// Equal passes, one after another.
@@ -80,6 +91,20 @@ struct Stride {
     /// Of them, those that the averages know.
     recorded: u64,
     rows: StepRows,
+    /// What a pass of the decodes alone would take.
+    decode_ns: u64,
+}
+
+impl Stride {
+    /// Of a pass, for each sequence that decodes in it.
+    fn decode_share_ns(&self) -> u64 {
+        self.decode_ns.min(self.pass_ns) / self.rows.decodes.max(1) as u64
+    }
+
+    /// Of a pass, for each prompt row in it.
+    fn row_share_ns(&self) -> u64 {
+        self.pass_ns.saturating_sub(self.decode_ns) / self.rows.prefills.max(1) as u64
+    }
 }
 
 /// What becomes of a request here.
@@ -88,7 +113,7 @@ pub(super) enum Progress {
     /// Its first token is there.
     First(u32),
     /// Its last one.
-    Ended(u32),
+    Ended(u32, Service),
 }
 
 impl Running {
@@ -156,8 +181,10 @@ impl SimulatedBox {
             return false;
         }
         let rank = Rank::new(SequenceId(u64::from(request)), arrival.priority);
-        self.saturation.arriving(1, arrival.prompt_tokens as usize);
-        self.arriving.push(Waiting { request, arrival: *arrival, rank, cached: 0 });
+        let cached = self.sessions.found(arrival.session, arrival.cached_tokens);
+        let waiting = Waiting { request, arrival: *arrival, rank, cached };
+        self.saturation.arriving(1, waiting.to_compute());
+        self.arriving.push(waiting);
         match &mut self.stride {
             None => self.begin(now_ns),
             // The engine looks at what arrived between two passes.
@@ -189,7 +216,7 @@ impl SimulatedBox {
         self.record(stride, stride.passes);
         let mut index = 0;
         while index < self.running.len() {
-            match self.advance_one(index, stride.passes, progress) {
+            match self.advance_one(index, &stride, progress) {
                 true => self.end(index, progress),
                 false => index += 1,
             }
@@ -198,12 +225,14 @@ impl SimulatedBox {
     }
 
     /// Whether it is over.
-    fn advance_one(&mut self, index: usize, passes: u64, progress: &mut Vec<Progress>) -> bool {
+    fn advance_one(&mut self, index: usize, stride: &Stride, progress: &mut Vec<Progress>) -> bool {
         let running = &mut self.running[index];
         if !running.is_prefilling() {
-            running.passes_left -= passes;
+            running.passes_left -= stride.passes;
+            running.service_ns.decode_ns += stride.passes * stride.decode_share_ns();
             return running.passes_left == 0;
         }
+        running.service_ns.prefill_ns += u64::from(running.rows) * stride.row_share_ns();
         running.computed += std::mem::take(&mut running.rows);
         if running.is_prefilling() {
             return false;
@@ -217,12 +246,12 @@ impl SimulatedBox {
     }
 
     fn end(&mut self, index: usize, progress: &mut Vec<Progress>) {
-        let Running { request, arrival, .. } = self.running.swap_remove(index);
+        let Running { request, arrival, service_ns, .. } = self.running.swap_remove(index);
         // The last token of an answer is never computed.
         let text = arrival.prompt_tokens + arrival.output_tokens - 1;
         self.sessions.keep(arrival.session, text);
         self.rates.record_sequence(arrival.output_tokens as usize);
-        progress.push(Progress::Ended(request));
+        progress.push(Progress::Ended(request, service_ns));
     }
 
     fn record(&mut self, stride: Stride, over: u64) {
@@ -253,15 +282,17 @@ impl SimulatedBox {
         let passes = if prefills > 0 { 1 } else { left };
         assert!(passes > 0 && decodes + prefills > 0, "a pass with work left does some");
         let pass_ns = self.times.ns(decodes, prefills);
-        self.stride = Some(Stride { began_ns: now_ns, pass_ns, passes, recorded: 0, rows });
+        let decode_ns = if decodes == 0 { 0 } else { self.times.ns(decodes, 0) };
+        let began_ns = now_ns;
+        self.stride = Some(Stride { began_ns, pass_ns, passes, recorded: 0, rows, decode_ns });
     }
 
     fn take_arrived(&mut self) {
         for mut waiting in std::mem::take(&mut self.arriving) {
+            self.saturation.arrived(1, waiting.to_compute());
             let arrival = &waiting.arrival;
             waiting.cached = self.sessions.found(arrival.session, arrival.cached_tokens);
             self.waiting_tokens += waiting.to_compute();
-            self.saturation.arrived(1, waiting.arrival.prompt_tokens as usize);
             self.waiting.insert(waiting.rank, waiting);
         }
     }
@@ -284,6 +315,7 @@ impl SimulatedBox {
                 computed,
                 rows: 0,
                 passes_left: 1,
+                service_ns: Service::default(),
             });
         }
     }
@@ -332,7 +364,7 @@ impl SimulatedBox {
 }
 
 impl Waiting {
-    fn to_compute(&self) -> usize {
+    fn to_compute(self) -> usize {
         (self.arrival.prompt_tokens - self.cached) as usize
     }
 }

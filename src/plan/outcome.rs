@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cloud::Tally;
+use super::local::Service;
 use super::trace::Trace;
 use crate::money::Money;
 
@@ -24,6 +25,8 @@ pub struct Fate {
     pub placement: Placement,
     /// Time to first token; the largest for what was shed.
     pub ttft_us: u32,
+    /// What the box did for it.
+    pub service: Service,
 }
 
 /// What a replay came to.
@@ -83,7 +86,11 @@ pub(super) struct Tallies {
 }
 
 /// Nothing has become of it yet.
-const OPEN: Fate = Fate { placement: Placement::Shed, ttft_us: 0 };
+const OPEN: Fate = Fate {
+    placement: Placement::Shed,
+    ttft_us: 0,
+    service: Service { prefill_ns: 0, decode_ns: 0 },
+};
 
 impl Tallies {
     pub(super) fn new(trace: &Trace, objective: Duration) -> Self {
@@ -105,13 +112,13 @@ impl Tallies {
 
     pub(super) fn first(&mut self, request: u32, placement: Placement, ttft_ns: u64) {
         let ttft_us = u32::try_from(ttft_ns / 1_000).unwrap_or(u32::MAX);
-        self.settle(request, Fate { placement, ttft_us });
+        self.settle(request, Fate { placement, ttft_us, ..OPEN });
         self.outcome.met += u64::from(ttft_us <= self.objective_us);
         self.outcome.local += u64::from(placement == Placement::Local);
     }
 
     pub(super) fn shed(&mut self, request: u32) {
-        self.settle(request, Fate { placement: Placement::Shed, ttft_us: u32::MAX });
+        self.settle(request, Fate { ttft_us: u32::MAX, ..OPEN });
         self.outcome.shed += 1;
         self.ended += 1;
     }
@@ -122,8 +129,14 @@ impl Tallies {
         self.open -= 1;
     }
 
-    pub(super) fn ended(&mut self, _request: u32) {
+    pub(super) fn ended(&mut self) {
         self.ended += 1;
+    }
+
+    /// The box has answered a request to its end.
+    pub(super) fn served(&mut self, request: u32, service: Service) {
+        self.outcome.fates[request as usize].service = service;
+        self.ended();
     }
 
     pub(super) fn left(&mut self, now_ns: u64) {

@@ -37,10 +37,10 @@ pub enum Policy {
     Weir,
     /// Nothing leaves; without clouds [`Policy::Weir`] is the same.
     Local,
-    /// A queue of so many, for a cloud.
-    QueueDepth(usize, usize),
+    /// A queue of so many, as it was seen now and then, for a cloud.
+    QueueDepth { most: usize, cloud: usize, seen_every: Duration },
     /// So long after a failure, for a cloud.
-    Cooldown(Duration, usize),
+    Cooldown { pause: Duration, cloud: usize },
 }
 
 /// Replays a trace.
@@ -130,8 +130,10 @@ impl<'a> Replay<'a> {
                 let saturation = local.saturation().clone();
                 Box::new(Weir::new(saturation, purses, &world.overflow, &scanner))
             }
-            Policy::QueueDepth(most, cloud) => Box::new(QueueDepth { most, cloud, leaving: false }),
-            Policy::Cooldown(pause, cloud) => {
+            Policy::QueueDepth { most, cloud, seen_every } => {
+                Box::new(QueueDepth { most, cloud, seen_every, seen: None, leaving: false })
+            }
+            Policy::Cooldown { pause, cloud } => {
                 let late = world.overflow.ttft_objective;
                 Box::new(Cooldown { late, pause, cloud, until: None })
             }
@@ -196,7 +198,7 @@ impl<'a> Replay<'a> {
                     self.router.local_first(Duration::from_nanos(ttft_ns), self.at(now_ns));
                     self.tallies.first(request, Placement::Local, ttft_ns);
                 }
-                Progress::Ended(request) => self.tallies.ended(request),
+                Progress::Ended(request, service) => self.tallies.served(request, service),
             }
         }
         self.progress = progress;
@@ -222,8 +224,8 @@ impl<'a> Replay<'a> {
             }
             What::Ended => {
                 self.clouds[row].ended();
-                self.router.ended_well(row);
-                self.tallies.ended(request);
+                self.router.ended_well(row, now);
+                self.tallies.ended();
             }
         }
     }

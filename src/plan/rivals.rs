@@ -1,6 +1,6 @@
 //! Two routers that others ship, to be compared with: a fixed depth of the queue, and failures
-//! with a time to cool down. Both know which cloud is the best one from the start, see the box
-//! without delay, and ask that cloud at once for what the box has refused.
+//! with a time to cool down. Both know which cloud is the best one from the start, and ask it at
+//! once for what the box has refused.
 
 use std::time::Duration;
 
@@ -10,16 +10,22 @@ use super::router::{Router, Sight};
 use super::trace::Arrival;
 use crate::dispatch::Placed;
 
-/// Sends away whatever meets a queue of so many.
+/// Sends away whatever meets a queue of so many, as it was when it was last looked at.
 pub(super) struct QueueDepth {
     pub(super) most: usize,
     pub(super) cloud: usize,
+    /// A router beside the engine asks it for its metrics now and then; zero: it always knows.
+    pub(super) seen_every: Duration,
+    pub(super) seen: Option<Instant>,
     pub(super) leaving: bool,
 }
 
 impl Router for QueueDepth {
     fn place(&mut self, _: &Arrival, sight: Sight) -> Placed {
-        self.leaving = sight.queue_depth >= self.most;
+        if self.seen.is_none_or(|seen| sight.now.duration_since(seen) >= self.seen_every) {
+            self.seen = Some(sight.now);
+            self.leaving = sight.queue_depth >= self.most;
+        }
         if self.leaving { Placed::Clouds(vec![self.cloud]) } else { Placed::Local }
     }
 

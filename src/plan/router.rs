@@ -10,7 +10,7 @@ use super::trace::Arrival;
 use crate::completion::compliance::Declared;
 use crate::completion::{CompletionRequest, Input, Refusal};
 use crate::config::OverflowConfig;
-use crate::dispatch::{Load, Placed, Simulated, Target, Terms};
+use crate::dispatch::{Bounds, Load, Placed, Rates, Simulated, Target, Terms};
 use crate::engine::Saturation;
 use crate::policy::secrets::Scanner;
 
@@ -32,7 +32,7 @@ pub(super) trait Router {
     }
     fn answered(&mut self, _row: usize, _ttft: Duration, _now: Instant) {}
     fn refused(&mut self, _row: usize, _refusal: &Refusal, _now: Instant) {}
-    fn ended_well(&mut self, _row: usize) {}
+    fn ended_well(&mut self, _row: usize, _now: Instant) {}
     /// The box gave a first token after so long.
     fn local_first(&mut self, _ttft: Duration, _now: Instant) {}
     /// Whether requests leave, by the router's own state.
@@ -70,6 +70,11 @@ impl Weir {
                 name: row.name,
                 declared: Declared::default(),
                 terms: Terms { price: row.price, model, attested_by: None },
+                bounds: Bounds {
+                    max_in_flight: usize::from(u16::MAX),
+                    rates: Rates::default(),
+                    prefer: 0,
+                },
                 backend: QuotedCloud(Rc::clone(&purse)),
             });
             purses.push(purse);
@@ -100,7 +105,7 @@ impl Router for Weir {
     }
 
     fn admit(&mut self, row: usize, now: Instant) -> bool {
-        self.dispatcher.admit(row, now)
+        self.dispatcher.admit(row, &self.request, now)
     }
 
     fn answered(&mut self, row: usize, ttft: Duration, now: Instant) {
@@ -111,8 +116,8 @@ impl Router for Weir {
         self.dispatcher.refused(row, refusal, now);
     }
 
-    fn ended_well(&mut self, row: usize) {
-        self.dispatcher.ended_well(row);
+    fn ended_well(&mut self, row: usize, now: Instant) {
+        self.dispatcher.ended_well(row, now);
     }
 
     fn is_active(&mut self, now: Instant) -> bool {

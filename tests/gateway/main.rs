@@ -17,6 +17,7 @@ mod independence;
 mod ledger;
 mod offline;
 mod overflow;
+mod plan;
 mod policy;
 mod redaction;
 mod shutdown;

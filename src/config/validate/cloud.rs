@@ -11,12 +11,23 @@ use crate::config::{CloudConfig, CloudFim, RawCloud, defaults};
 
 /// Most `[[cloud]]` rows; each is a label value of `weir_requests_total`.
 const CLOUDS_MAX: usize = 64;
+/// Highest rate in a minute; no provider sells as much.
+const RATE_MAX: i64 = 1_000_000_000_000;
+/// Furthest that a preference may be from 0.
+const PREFER_MAX: i64 = 1_000_000;
 /// Longest name of a row in bytes; it goes into a header and a metric label.
 const ROW_NAME_MAX: usize = 64;
 
 impl Checker<'_> {
     pub(super) fn clouds(&mut self, raw: &[RawCloud]) -> Vec<CloudConfig> {
         self.prefix = String::new();
+        if cfg!(not(feature = "cloud")) && !raw.is_empty() {
+            self.complain(
+                "[[cloud]]",
+                "needs a weir that was built with the cargo feature `cloud`",
+            );
+            return Vec::new();
+        }
         if raw.len() > CLOUDS_MAX {
             let message = format!("must be at most {CLOUDS_MAX} rows, are {}", raw.len());
             self.complain("[[cloud]]", message);
@@ -51,6 +62,11 @@ impl Checker<'_> {
             defaults::CLOUD_MAX_IN_FLIGHT,
             COUNT_MAX,
         );
+        let rates =
+            [("requests_per_min", raw.requests_per_min), ("tokens_per_min", raw.tokens_per_min)];
+        let [requests_per_min, tokens_per_min] =
+            rates.map(|(key, typed)| Some(self.optional(key, typed, 1..=RATE_MAX)? as u64));
+        let prefer = self.within("prefer", raw.prefer, 0, -PREFER_MAX..=PREFER_MAX);
         let timeouts = [
             ("connect_timeout_ms", raw.connect_timeout_ms, defaults::CONNECT_TIMEOUT_MS),
             (
@@ -75,6 +91,9 @@ impl Checker<'_> {
             stream: raw.stream.unwrap_or(true),
             max_tokens: u32::try_from(max_tokens).unwrap_or(u32::MAX),
             max_in_flight,
+            requests_per_min,
+            tokens_per_min,
+            prefer,
             connect_timeout,
             first_token_timeout,
             idle_timeout,

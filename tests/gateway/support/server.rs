@@ -175,16 +175,18 @@ impl Service for Shared {
             truncated: matches!(&request.input, Input::Fim(fim) if fim.prefix.len() > 100),
             events: Box::pin(Count::new(request, self.0.clone())),
         };
-        Ok(Placed { stream, route: Route::Local, reason: "local".into(), cost: None })
+        let (route, reason) = (Route::Local, "local".into());
+        Ok(Placed { stream, route, reason, cost: None, predicted_ttft: None })
     }
 
-    fn explain(&self, _: &CompletionRequest) -> Explanation {
+    async fn explain(&self, _: &Arc<CompletionRequest>) -> Explanation {
         Explanation {
             route: "local".into(),
             reason: "local".into(),
             saturation: 0.0,
             work_ahead_ms: 0.0,
             ttft_objective_ms: 300.0,
+            predicted_ttft_ms: None,
             overflow_active: false,
             clouds: Vec::new(),
         }
