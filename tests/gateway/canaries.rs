@@ -132,7 +132,8 @@ impl Outbox {
 
     /// With the key of a tenant.
     fn keyed(&mut self, method: &str, path: &str, body: &[u8]) {
-        self.add(method, path, &[self.good.clone()], body);
+        let good = self.good.clone();
+        self.add(method, path, &[good], body);
     }
 
     /// Every route, with keys of nobody's and with bodies of all kinds.
