@@ -21,8 +21,10 @@ const SESSION: &str = "weir";
 
 /// What ECS listens on.
 const ECS: &str = "http://169.254.170.2";
-/// Beside loopback, the addresses that may hand out keys in clear text: ECS's and EKS's agents.
-const AGENTS: [&str; 3] = ["169.254.170.2", "169.254.170.23", "fd00:ec2::23"];
+/// Beside loopback, the addresses that may hand out keys in clear text: the agents of ECS and EKS,
+/// and EC2's metadata service.
+const AGENTS: [&str; 5] =
+    ["169.254.170.2", "169.254.170.23", "fd00:ec2::23", "169.254.169.254", "fd00:ec2::254"];
 const IMDS: &str = "http://169.254.169.254";
 
 const ARN: &str = "must be a role's ARN as in arn:aws:iam::123456789012:role/name";
@@ -194,9 +196,9 @@ impl Checker<'_> {
         const ENDPOINT: &str = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
         let url = self.variable(ENDPOINT).unwrap_or_else(|| IMDS.into());
         let uri = url.trim_end_matches('/').parse().ok();
-        let endpoint = uri.filter(|uri: &Uri| uri.scheme().is_some() && uri.path() == "/");
-        let wrong =
-            || ("aws.credentials", format!("variable {ENDPOINT} must be a URL and no path"));
+        let endpoint = uri.filter(|uri: &Uri| hands_out_keys(uri) && uri.path() == "/");
+        let message = || format!("variable {ENDPOINT} must be an address of the machine, no path");
+        let wrong = || ("aws.credentials", message());
         Ok(AwsBase::Imds { endpoint: endpoint.ok_or_else(wrong)? })
     }
 
