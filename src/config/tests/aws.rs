@@ -110,6 +110,8 @@ fn sources_are_found_in_the_order_of_awss_own_tools() {
     assert!(
         matches!(base(&[]), AwsBase::Imds { endpoint } if endpoint == "http://169.254.169.254/")
     );
+    let (_, warnings) = with(BEDROCK, "region = \"us-east-1\"", &[]).unwrap();
+    assert!(warnings.iter().any(|said| said.message.contains("metadata service is asked")));
     let off = [("AWS_EC2_METADATA_DISABLED", "true")];
     assert!(
         wrong(BEDROCK, "region = \"us-east-1\"", &off).contains("aws.credentials: there are none")

@@ -158,6 +158,7 @@ impl Recording {
     }
 
     /// The text of the answer.
+    #[cfg(feature = "aws")]
     pub(crate) fn answer(&self) -> &str {
         self.text("text")
     }
@@ -217,6 +218,7 @@ impl Recording {
     }
 
     /// A row of Bedrock's with a key shows it and signs nothing.
+    #[cfg(feature = "aws")]
     pub(crate) async fn shows_its_key(&self, cloud: &Cloud) {
         let folder = tempfile::tempdir().expect("a folder");
         let key_file = private(&folder, "key", KEY);
