@@ -12,6 +12,10 @@
 pub mod api;
 pub mod app;
 pub mod cli;
+#[cfg(feature = "cloud")]
+pub mod cloud;
+#[cfg(not(feature = "cloud"))]
+#[path = "no_cloud.rs"]
 pub mod cloud;
 pub mod completion;
 pub mod config;
@@ -19,5 +23,6 @@ pub mod dispatch;
 pub mod engine;
 pub mod ledger;
 pub mod money;
+pub mod plan;
 pub mod policy;
 pub mod telemetry;

@@ -4,9 +4,12 @@
 //! engine's published state when somebody scrapes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 use crate::completion::Route;
 
@@ -16,6 +19,10 @@ const METADATA: Metadata<'static> = Metadata::new("weir", Level::INFO, Some("wei
 const SECONDS_BUCKETS: [f64; 16] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
+
+const CALIBRATION: &str = "weir_predicted_ttft_error";
+/// Upper bounds of an error as a part of the whole.
+const PART_BUCKETS: [f64; 8] = [0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 4.0];
 
 /// Every metric weir exports. Counters and histograms are handles; `render` is the scrape.
 pub struct Telemetry {
@@ -45,10 +52,29 @@ pub struct Telemetry {
     /// Prompt tokens looked up in, and found in, the prefix cache.
     pub prefix_cache_queries: Counter,
     pub prefix_cache_hits: Counter,
+    /// Choices that ended where a placeholder for a secret came back damaged.
+    pub placeholders_damaged: Counter,
     /// Rows of the ledger that are on disk, and those that found no room to wait for it.
     pub ledger_rows: Counter,
     pub ledger_unwritten: Counter,
     pub gauges: Gauges,
+}
+
+/// How well times to first token are predicted, for one route.
+pub struct Calibration {
+    predicted: Histogram,
+    actual: Histogram,
+    error: Histogram,
+}
+
+impl Calibration {
+    /// A first token that was predicted came after `actual`.
+    pub fn record(&self, predicted: Duration, actual: Duration) {
+        let (predicted, actual) = (predicted.as_secs_f64(), actual.as_secs_f64());
+        self.predicted.record(predicted);
+        self.actual.record(actual);
+        self.error.record((predicted - actual).abs() / actual.max(f64::MIN_POSITIVE));
+    }
 }
 
 /// State read off the engine and the dispatcher when scraped.
@@ -69,6 +95,8 @@ impl Telemetry {
     pub fn new() -> Arc<Self> {
         let recorder = PrometheusBuilder::new()
             .set_buckets(&SECONDS_BUCKETS)
+            .expect("the list of buckets is not empty")
+            .set_buckets_for_metric(Matcher::Full(CALIBRATION.into()), &PART_BUCKETS)
             .expect("the list of buckets is not empty")
             .build_recorder();
         let handle = recorder.handle();
@@ -112,6 +140,11 @@ impl Telemetry {
             prefix_cache_hits: registry.counter(
                 "weir_prefix_cache_hits_total",
                 "Prompt tokens found in the prefix cache.",
+                &[],
+            ),
+            placeholders_damaged: registry.counter(
+                "weir_placeholders_damaged_total",
+                "Choices that ended where a placeholder for a secret came back damaged.",
                 &[],
             ),
             ledger_rows: registry.counter(
@@ -175,12 +208,58 @@ impl Telemetry {
             .increment(1);
     }
 
-    /// Counts a request that would have left and holds a secret, by the rule that found it.
+    /// The histograms of one route.
+    pub fn calibration(&self, route: &Route) -> Calibration {
+        let registry = Registry(&self.recorder);
+        let labels: &[(&str, &str)] = &[("route", &route.to_string())];
+        let of = |name, help, unit| registry.histogram(name, help, unit, labels);
+        Calibration {
+            predicted: of(
+                "weir_predicted_ttft_seconds",
+                "Time to first text as predicted, of requests that had one.",
+                Unit::Seconds,
+            ),
+            actual: of(
+                "weir_predicted_ttft_actual_seconds",
+                "Time to first text of the same requests as it was.",
+                Unit::Seconds,
+            ),
+            error: of(
+                CALIBRATION,
+                "How far the prediction was off, as a part of the actual time.",
+                Unit::Count,
+            ),
+        }
+    }
+
+    /// Counts an answer that broke and was gone on with at this route.
+    pub fn resumed(&self, route: &Route) {
+        Registry(&self.recorder)
+            .counter(
+                "weir_resumed_total",
+                "Answers that broke after they had begun, by where they went on.",
+                &[("route", &route.to_string())],
+            )
+            .increment(1);
+    }
+
+    /// Counts a request that would have left and stayed for a secret, by the rule that found it.
     pub fn secret(&self, rule: &str) {
         Registry(&self.recorder)
             .counter(
                 "weir_secrets_total",
-                "Requests that would have left and hold a secret, by the rule that found it.",
+                "Requests that stayed because they hold a secret, by the rule that found it.",
+                &[("rule", rule)],
+            )
+            .increment(1);
+    }
+
+    /// Counts a request that left with placeholders for secrets, by a rule that found one.
+    pub fn redacted(&self, rule: &str) {
+        Registry(&self.recorder)
+            .counter(
+                "weir_redacted_total",
+                "Requests that left with placeholders for secrets, by the rules that found them.",
                 &[("rule", rule)],
             )
             .increment(1);
@@ -209,6 +288,17 @@ impl Registry<'_> {
     fn gauge(&self, name: &'static str, help: &'static str) -> Gauge {
         self.0.describe_gauge(KeyName::from(name), None, help.into());
         self.0.register_gauge(&key(name, &[]), &METADATA)
+    }
+
+    fn histogram(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        unit: Unit,
+        labels: &[(&str, &str)],
+    ) -> Histogram {
+        self.0.describe_histogram(KeyName::from(name), Some(unit), help.into());
+        self.0.register_histogram(&key(name, labels), &METADATA)
     }
 
     fn seconds(&self, name: &'static str, help: &'static str) -> Histogram {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -27,13 +28,15 @@ use crate::completion::{
 };
 use crate::dispatch::Cost;
 use crate::money::Money;
-use crate::policy::Rules;
 use crate::policy::asked::Asked;
+use crate::policy::{Rules, peer};
 
 const ROUTE: HeaderName = HeaderName::from_static("x-weir-route");
 const REASON: HeaderName = HeaderName::from_static("x-weir-reason");
 const COST: HeaderName = HeaderName::from_static("x-weir-cost-usd");
 const COST_MAX: HeaderName = HeaderName::from_static("x-weir-cost-max-usd");
+const PREDICTED: HeaderName = HeaderName::from_static("x-weir-predicted-ttft-ms");
+const ACKNOWLEDGED: HeaderName = HeaderName::from_static(peer::ACKNOWLEDGED);
 const TRUNCATED: HeaderName = HeaderName::from_static("x-weir-truncated");
 /// Tells nginx and its kin to pass each event on at once.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -115,6 +118,7 @@ pub(super) async fn answer<S: Service>(
     read: impl FnOnce(&[u8], &Caller<'_>, &ModelCard) -> Result<Ask, ApiError>,
 ) -> Response {
     let mut account = Account::open(api.telemetry.clone());
+    let acknowledged = tenant::acknowledgement(request.headers(), &api.instance);
     let answered = async {
         let ask = receive(&api, request, account.arrival, read).await?;
         let placed = before_the_end(&api, place(&api, &ask)).await??;
@@ -126,10 +130,14 @@ pub(super) async fn answer<S: Service>(
     };
     let route = placed.route.clone();
     account.placed(route, placed.reason.clone(), ask.requests.len() * ask.best_of as usize);
-    match ask.stream {
+    let mut response = match ask.stream {
         true => stream(&api, &ask, placed, account),
         false => collect(&api, &ask, placed, account).await,
+    };
+    if let (Some(acknowledged), StatusCode::OK) = (acknowledged, response.status()) {
+        response.headers_mut().insert(ACKNOWLEDGED, acknowledged);
     }
+    response
 }
 
 pub(super) async fn receive<S: Service>(
@@ -150,7 +158,7 @@ pub(super) async fn receive<S: Service>(
         session: sampling::session(&headers)?.map(Arc::from),
         tenant,
         rules: &api.rules,
-        asked: tenant::asked(&headers)?,
+        asked: tenant::asked(&headers, &api.instance)?,
     };
     Ok(read(&whole.bytes, &caller, api.service.model())?)
 }
@@ -165,6 +173,8 @@ struct Running {
     mixed: bool,
     /// Of the prompts that run where it costs something.
     costs: Vec<Cost>,
+    /// The longest of all prompts; None: of one nobody knew.
+    predicted_ttft: Option<Duration>,
 }
 
 impl Running {
@@ -179,10 +189,12 @@ async fn place<S: Service>(api: &Api<S>, ask: &Ask) -> Result<Running, Failure> 
     let placed: Vec<Placed> = try_join_all(all).await?;
     let mixed = placed.iter().any(|one| one.route != placed[0].route);
     let (route, reason) = (placed[0].route.clone(), placed[0].reason.clone());
+    let predicted: Option<Vec<Duration>> = placed.iter().map(|one| one.predicted_ttft).collect();
+    let predicted_ttft = predicted.and_then(|all| all.into_iter().max());
     let (streams, costs): (_, Vec<_>) =
         placed.into_iter().map(|one| (one.stream, one.cost)).unzip();
     let costs = costs.into_iter().flatten().collect();
-    Ok(Running { streams, route, reason, mixed, costs })
+    Ok(Running { streams, route, reason, mixed, costs, predicted_ttft })
 }
 
 /// What `work` gives, unless the grace time ends first.
@@ -258,6 +270,11 @@ fn headers(running: &Running, content_type: &'static str) -> HeaderMap {
     match running.mixed {
         true => where_and_why(&mut headers, MIXED, &running.reason),
         false => where_and_why(&mut headers, &running.route.to_string(), &running.reason),
+    }
+    if let Some(predicted) = running.predicted_ttft {
+        // Tenths of a millisecond: a cached prompt has its first token in less than one.
+        let value = format!("{:.1}", predicted.as_secs_f64() * 1e3);
+        headers.insert(PREDICTED, HeaderValue::from_str(&value).expect("digits and a point"));
     }
     if running.streams.iter().any(|stream| stream.truncated) {
         headers.insert(TRUNCATED, HeaderValue::from_static("true"));

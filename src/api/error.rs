@@ -4,8 +4,8 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -58,6 +58,11 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "request_too_large", message)
     }
 
+    /// 400: the request goes no further on its way from weir to weir.
+    pub(super) fn turned(code: &'static str, message: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, code, message)
+    }
+
     pub(super) fn media_type() -> Self {
         let message = "send the body as application/json";
         let code = "unsupported_media_type";
@@ -89,8 +94,9 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "model_not_found", message)
     }
 
-    pub(super) fn wrong_method(method: &Method) -> Self {
-        let message = format!("{method} is not supported here");
+    pub(super) fn wrong_method() -> Self {
+        // Without its name, which a client may have made up.
+        let message = "this method is not supported here";
         let status = StatusCode::METHOD_NOT_ALLOWED;
         Self::new(status, INVALID_REQUEST, "method_not_allowed", message)
     }

@@ -25,7 +25,10 @@ pub(super) async fn post<S: Service>(State(api): State<Arc<Api<S>>>, request: Re
         Ok(ask) => ask,
         Err(failure) => return failure.error.into_response(),
     };
-    let data = ask.requests.iter().map(|request| api.service.explain(request)).collect();
+    let mut data = Vec::with_capacity(ask.requests.len());
+    for request in &ask.requests {
+        data.push(api.service.explain(request).await);
+    }
     let body = serde_json::to_vec(&Answer { object: "list", data });
     let body = body.expect("strings and numbers serialise");
     ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()

@@ -24,7 +24,7 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// What a page may read of our replies beside their bodies.
 const EXPOSED: &str = "x-request-id, x-weir-route, x-weir-reason, x-weir-truncated, \
-    x-weir-cost-usd, x-weir-cost-max-usd, retry-after, \
+    x-weir-cost-usd, x-weir-cost-max-usd, x-weir-predicted-ttft-ms, retry-after, \
     x-should-retry";
 
 /// Seconds a browser may remember that a page is allowed.

@@ -16,6 +16,7 @@ mod explain;
 mod fields;
 mod guard;
 mod models;
+mod peer;
 mod reply;
 mod routes;
 mod sampling;
@@ -28,9 +29,9 @@ mod usage;
 use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::http::Method;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -43,6 +44,7 @@ use crate::config::ServeConfig;
 use crate::dispatch::{Cost, Explanation};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::policy::Rules;
+use crate::policy::peer::Instance;
 use crate::telemetry::Telemetry;
 
 /// What the API needs of the rooms below it.
@@ -54,10 +56,14 @@ pub trait Service: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Placed, Shed>> + Send;
 
     /// What `place` would do now, without doing it.
-    fn explain(&self, request: &CompletionRequest) -> Explanation;
+    fn explain(&self, request: &Arc<CompletionRequest>)
+    -> impl Future<Output = Explanation> + Send;
 
     /// The local model; every model name a client sends means this one.
     fn model(&self) -> &ModelCard;
+
+    /// How busy the device is, for another weir that may send something here.
+    fn load(&self) -> Load;
 
     /// Whether the device has generated a token since the start and still works.
     fn ready(&self) -> bool;
@@ -74,6 +80,15 @@ pub trait Service: Send + Sync + 'static {
     fn publish(&self, telemetry: &Telemetry);
 }
 
+/// How busy the device is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// Milliseconds of work ahead of a new request.
+    pub work_ahead_ms: f64,
+    /// As measured; 0: not yet.
+    pub prefill_tokens_per_second: f64,
+}
+
 /// A request that runs.
 pub struct Placed {
     pub stream: CompletionStream,
@@ -82,6 +97,8 @@ pub struct Placed {
     pub reason: Cow<'static, str>,
     /// Of a cloud that has a price.
     pub cost: Option<Cost>,
+    /// From its arrival to its first text, as was thought when it was placed.
+    pub predicted_ttft: Option<Duration>,
 }
 
 /// A request that runs nowhere.
@@ -112,6 +129,8 @@ pub struct Doors<'a> {
     pub serve: &'a ServeConfig,
     pub rules: Rules,
     pub limits: Limits,
+    /// The name by which other weirs know this one.
+    pub instance: Instance,
 }
 
 /// Bytes of request bodies that may be in memory unparsed, all connections together: 32 of the
@@ -124,6 +143,7 @@ pub struct Api<S> {
     telemetry: Arc<Telemetry>,
     guard: guard::Guard,
     rules: Rules,
+    instance: Instance,
     limits: Limits,
     lifecycle: Lifecycle,
     /// In bytes; see [`BODIES_BYTES_MAX`].
@@ -146,6 +166,7 @@ impl<S: Service> Api<S> {
             telemetry,
             guard: guard::Guard::new(doors.serve),
             rules: doors.rules,
+            instance: doors.instance,
             limits: doors.limits,
             lifecycle: Lifecycle::default(),
             body_room: Arc::new(Semaphore::new(BODIES_BYTES_MAX)),
@@ -158,9 +179,7 @@ impl<S: Service> Api<S> {
         let guarded = axum::middleware::from_fn_with_state(self.clone(), guard::check::<S>);
         routes::all::<S>()
             .fallback(|| async { ApiError::no_such_path() })
-            .method_not_allowed_fallback(
-                |method: Method| async move { ApiError::wrong_method(&method) },
-            )
+            .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
             .with_state(self.clone())
             .layer(keyed)
             .layer(guarded)

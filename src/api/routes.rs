@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{MethodRouter, get, post};
 
-use super::{Api, Service, chat, completions, explain, models, status, usage};
+use super::{Api, Service, chat, completions, explain, models, peer, status, usage};
 
 /// One path, and a second with `/v1` before it where it is part of the dialect.
 #[derive(Clone, Copy, Debug)]
@@ -36,19 +36,21 @@ enum Room {
     Model,
     Usage,
     Explain,
+    Peer,
     Health,
     Ready,
     Metrics,
 }
 
 /// The table.
-pub const ROUTES: [Door; 9] = [
+pub const ROUTES: [Door; 10] = [
     dialect("POST", "/completions", Room::Completions),
     dialect("POST", "/chat/completions", Room::Chat),
     dialect("GET", "/models", Room::Models),
     dialect("GET", "/models/{*id}", Room::Model),
     dialect("GET", "/usage", Room::Usage),
     dialect("POST", "/route/explain", Room::Explain),
+    dialect("GET", "/peer", Room::Peer),
     own("/health", Access::Open, Room::Health),
     own("/ready", Access::Open, Room::Ready),
     own("/metrics", Access::Keyed, Room::Metrics),
@@ -71,6 +73,7 @@ impl Door {
             Room::Model => get(models::one::<S>),
             Room::Usage => get(usage::get::<S>),
             Room::Explain => post(explain::post::<S>),
+            Room::Peer => get(peer::get::<S>),
             Room::Health => get(status::health),
             Room::Ready => get(status::ready::<S>),
             Room::Metrics => get(status::metrics::<S>),

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use models::cache::Unwritten;
 use tokio::net::TcpListener;
@@ -19,13 +19,16 @@ pub(crate) use self::local::STEP_ROWS_MAX;
 pub use self::local::{Facts, Local, LocalError, write_cache};
 use crate::api::{self, Api, Doors, Limits, ModelCard, Placed, Service, Shed};
 use crate::cloud::{self, EgressError, Provider};
-use crate::completion::{CompletionRequest, Refusal};
+use crate::completion::{CompletionRequest, CompletionStream, Refusal};
 use crate::config::Config;
-use crate::dispatch::{Dispatcher, Explanation, Load, Quote, Safeguards, Target, Terms};
-use crate::engine::EngineHandle;
+use crate::dispatch::{
+    self, Bounds, Dispatcher, Explanation, Left, Load, Quote, Rates, Safeguards, Target, Terms,
+};
+use crate::engine::{EngineHandle, Prepared};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::ledger::{BudgetError, Ledger};
 use crate::money::Asked;
+use crate::policy::peer::Instance;
 use crate::telemetry::Telemetry;
 
 /// A server that runs.
@@ -64,7 +67,8 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     }
     let addresses: Vec<SocketAddr> =
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    let clouds = cloud::providers(config.clouds_in_use())?;
+    let instance = Instance::random();
+    let clouds = cloud::providers_of(config.clouds_in_use(), &instance)?;
     let model = config.model.clone();
     let loading = tokio::task::spawn_blocking(move || Local::load(&model));
     let mut local =
@@ -88,11 +92,17 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     let (overflow, counting) = (&config.overflow, telemetry.clone());
     let rooms = Rooms {
         card: card(&facts),
-        dispatcher: Dispatcher::new(engine.clone(), clouds, overflow, safeguards, counting),
+        dispatcher: Arc::new(Dispatcher::new(
+            engine.clone(),
+            clouds,
+            overflow,
+            safeguards,
+            counting,
+        )),
         ledger: config.ledger.map(|ledger| ledger.path),
     };
     let limits = Limits::new(&config.serve);
-    let doors = Doors { serve: &config.serve, rules, limits };
+    let doors = Doors { serve: &config.serve, rules, limits, instance };
     let api = Api::new(rooms, telemetry.clone(), doors);
     let going_down = CancellationToken::new();
     let server = tokio::spawn(api::serve(listeners, api, going_down.clone().cancelled_owned()));
@@ -105,6 +115,14 @@ fn target(provider: Provider) -> Target<Provider> {
     Target {
         name: row.name.clone(),
         declared: row.declared.clone(),
+        bounds: Bounds {
+            max_in_flight: row.max_in_flight,
+            rates: Rates {
+                requests_per_min: row.requests_per_min,
+                tokens_per_min: row.tokens_per_min,
+            },
+            prefer: row.prefer,
+        },
         terms: Terms { price: row.price.clone(), model: row.model.clone(), attested_by },
         backend: provider,
     }
@@ -171,7 +189,7 @@ fn card(facts: &Facts) -> ModelCard {
 /// The rooms below the API, as it sees them.
 struct Rooms {
     card: ModelCard,
-    dispatcher: Dispatcher<EngineHandle, Provider>,
+    dispatcher: Arc<Dispatcher<EngineHandle, Provider>>,
     /// Where the ledger is.
     ledger: Option<PathBuf>,
 }
@@ -182,9 +200,38 @@ impl Load for EngineHandle {
     }
 }
 
+impl dispatch::Local for EngineHandle {
+    type Prepared = Prepared;
+
+    async fn prepare(&self, request: Arc<CompletionRequest>) -> Result<Prepared, Refusal> {
+        EngineHandle::prepare(self, request).await
+    }
+
+    fn predicted_ttft(&self, prepared: &Prepared) -> Duration {
+        EngineHandle::predicted_ttft(self, prepared)
+    }
+
+    fn start(&self, prepared: Prepared) -> Result<CompletionStream, Refusal> {
+        EngineHandle::start(self, prepared)
+    }
+
+    async fn estimate_ttft(&self, request: &Arc<CompletionRequest>) -> Result<Duration, Refusal> {
+        EngineHandle::estimate_ttft(self, request).await
+    }
+}
+
 impl Quote for Provider {
     fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal> {
         Provider::quote(self, request)
+    }
+
+    fn left(&self) -> Left {
+        let limits = self.limits();
+        Left { requests: limits.requests_left, tokens: limits.tokens_left, until: limits.reset_at }
+    }
+
+    fn told_ttft(&self, asked: &Asked) -> Option<Duration> {
+        self.reported().map(|reported| reported.ttft(asked.prompt_tokens()))
     }
 }
 
@@ -196,6 +243,7 @@ impl Service for Rooms {
                 route: placed.route,
                 reason: Cow::Owned(placed.reason),
                 cost: placed.cost,
+                predicted_ttft: placed.predicted_ttft,
             }),
             Err((refusal, route)) => {
                 let reason = Cow::Owned(refusal.reason.code());
@@ -204,12 +252,20 @@ impl Service for Rooms {
         }
     }
 
-    fn explain(&self, request: &CompletionRequest) -> Explanation {
-        self.dispatcher.explain(request)
+    async fn explain(&self, request: &Arc<CompletionRequest>) -> Explanation {
+        self.dispatcher.explain(request).await
     }
 
     fn model(&self) -> &ModelCard {
         &self.card
+    }
+
+    fn load(&self) -> api::Load {
+        let saturation = self.dispatcher.local().saturation();
+        api::Load {
+            work_ahead_ms: saturation.work_ahead_ms(),
+            prefill_tokens_per_second: saturation.prefill_rate(),
+        }
     }
 
     fn ready(&self) -> bool {

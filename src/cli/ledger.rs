@@ -140,7 +140,7 @@ fn or_dash(name: &str) -> String {
 }
 
 /// Columns as wide as their widest value: `names` of them to the left, numbers to the right.
-fn table(rows: &[Vec<String>], names: usize) -> String {
+pub(super) fn table(rows: &[Vec<String>], names: usize) -> String {
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
     };

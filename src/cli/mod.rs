@@ -5,6 +5,7 @@ mod cache;
 mod complete;
 mod cursor;
 mod ledger;
+mod plan;
 mod serve;
 
 use std::io::{self, IsTerminal, Write};
@@ -29,7 +30,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Load the model and serve completions over HTTP
-    Serve,
+    Serve(serve::ServeArgs),
     /// Print the completion at a cursor of a file
     Complete(complete::CompleteArgs),
     /// Say everything that is wrong with the configuration
@@ -42,6 +43,8 @@ enum Command {
     Cache(cache::Command),
     /// What was sent to clouds and what it cost: a summary, all of it, or whether it is untouched
     Ledger(ledger::LedgerArgs),
+    /// What thresholds, clouds and growth would come to, by a trace of requests
+    Plan(plan::PlanArgs),
 }
 
 /// Flags of every command; they win over the file.
@@ -80,7 +83,7 @@ struct Options {
 
 impl Options {
     /// The configuration, its warnings printed; None: the complaints were.
-    fn load(self) -> Option<Config> {
+    fn load(self, offline: bool) -> Option<Config> {
         let flags = Overrides {
             listen: self.listen,
             model: self.model,
@@ -91,6 +94,7 @@ impl Options {
             context: self.context,
             slots: self.slots,
             speculate: self.speculate,
+            offline,
         };
         match Config::load(self.config.as_deref(), flags) {
             Ok((config, warnings)) => {
@@ -119,14 +123,16 @@ pub fn run(args: Args) -> ExitCode {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
-    let Some(config) = args.options.load() else { return ExitCode::from(2) };
+    let offline = matches!(&args.command, Command::Serve(serve) if serve.offline);
+    let Some(config) = args.options.load(offline) else { return ExitCode::from(2) };
     let done = match args.command {
-        Command::Serve => serve::run(config),
+        Command::Serve(_) => serve::run(config),
         Command::Complete(complete) => complete::run(complete, &config),
         Command::Check => say("the configuration is valid\n").map_err(Into::into),
         Command::Bench(bench) => bench::run(&bench, &config),
         Command::Cache(cache) => cache::run(cache, config.model.cache.as_ref()),
         Command::Ledger(ledger) => ledger::run(ledger, config.ledger.as_ref()),
+        Command::Plan(plan) => plan::run(plan, &config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

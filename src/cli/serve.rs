@@ -10,6 +10,13 @@ use super::{Failure, block_on, say};
 use crate::app::{self, App, Facts};
 use crate::config::{CloudConfig, Config};
 
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    /// Use no cloud, whatever the file says: weir opens no socket but the listener
+    #[arg(long)]
+    pub(super) offline: bool,
+}
+
 pub(super) fn run(config: Config) -> Result<(), Failure> {
     block_on(serve(config))?
 }

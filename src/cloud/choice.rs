@@ -90,7 +90,7 @@ impl Choice {
     }
 
     /// Gives out all text that was held back; true when a stop string was in it.
-    pub(super) fn flush(&mut self, out: &mut VecDeque<Event>) -> bool {
+    fn flush(&mut self, out: &mut VecDeque<Event>) -> bool {
         if self.finished {
             return false;
         }

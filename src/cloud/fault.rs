@@ -31,6 +31,7 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ServiceQuotaExceededException",
             "QuotaExceeded",
             "LimitExceeded",
+            "BILLING_DISABLED",
         ],
     ),
     (Fault::Clock, &["RequestTimeTooSkewed", "RequestExpired"]),
@@ -54,6 +55,8 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "TooManyRequestsException",
             "TooManyRequests",
             "RESOURCE_EXHAUSTED",
+            "RateLimitReached",
+            "too_many_requests",
             "rate_limit_exceeded",
             "rate_limit_error",
             "rate_limited",
@@ -95,6 +98,7 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "model_not_found",
             "DeploymentNotFound",
             "invalid_model",
+            "OperationNotSupported",
         ],
     ),
     (
@@ -125,6 +129,8 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ServiceUnavailableException",
             "UNAVAILABLE",
             "INTERNAL",
+            "ABORTED",
+            "CANCELLED",
             "DEADLINE_EXCEEDED",
         ],
     ),
@@ -142,6 +148,13 @@ const ROUTE_WORDS: [&[&str]; 2] =
 pub(super) fn garbage(what: &str) -> Refusal {
     Refusal::new(Reason::CloudGarbage, "the cloud did not answer with a completion")
         .with_source(std::io::Error::other(what.to_owned()))
+}
+
+/// A cloud's word, in an answer that began well, for why it takes no such prompt.
+#[cfg(feature = "google")]
+pub(super) fn filtered(why: &str) -> Refusal {
+    Refusal::new(Reason::Cloud(Fault::Filtered), "the cloud refuses what the request holds")
+        .with_source(std::io::Error::other(format!("{why:.64}")))
 }
 
 /// An error inside an answer that began well: an `error` object, or whatever holds its names.
@@ -234,8 +247,8 @@ struct Told {
     retry_after: Option<Duration>,
 }
 
-/// How deep an error's names may lie: Azure's `error.innererror.content_filter_result` is three.
-const DEPTH_MAX: usize = 4;
+/// How deep an error's names may lie: Google's `[0].error.details[0].retryDelay` is five.
+const DEPTH_MAX: usize = 6;
 
 impl Told {
     fn of_head(headers: &HeaderMap) -> Self {
@@ -270,7 +283,7 @@ impl Told {
                 Value::String(name),
             ) => {
                 self.name(name);
-                // Oracle writes the status as a name.
+                // Oracle writes the status as a name, Azure as text where it has no name.
                 self.status(name.parse().ok());
             }
             // OpenRouter's way to say that a provider's moderation refused the prompt.
@@ -341,7 +354,7 @@ fn by_status(status: StatusCode) -> Fault {
 }
 
 /// `retry-after-ms`, or `retry-after` in seconds or as a date; capped.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let millis = text("retry-after-ms").and_then(|t| t.parse().ok()).map(Duration::from_millis);
     let after = millis.or_else(|| {

@@ -57,13 +57,6 @@ impl Reply {
         self.usage.is_some()
     }
 
-    /// Gives out what was held back, for a stream that broke.
-    pub(super) fn flush(&mut self, out: &mut VecDeque<Event>) {
-        for choice in &mut self.choices {
-            choice.flush(out);
-        }
-    }
-
     /// Takes one message of a stream and appends what it means.
     pub(super) fn message(
         &mut self,

@@ -7,7 +7,11 @@ use super::auth::fetch::Services;
 use super::auth::key::Key;
 #[cfg(feature = "aws")]
 use super::aws;
+#[cfg(feature = "azure")]
+use super::azure;
 use super::egress::EgressError;
+#[cfg(feature = "google")]
+use super::google;
 #[cfg(feature = "oci")]
 use super::oci;
 use super::wires::Wire;
@@ -25,15 +29,31 @@ pub(super) fn wire(row: &CloudConfig) -> Result<Box<dyn Wire>, EgressError> {
         }
         CloudService::Dialect(dialect) => Ok(Box::new(openai(dialect.clone())?)),
         CloudService::Oci(chat) => oci_wire(row, chat),
+        #[cfg(feature = "azure")]
+        CloudService::Azure(azure) => Ok(Box::new(azure::wire(row, azure).ok_or_else(bad)?)),
+        #[cfg(feature = "google")]
+        CloudService::Vertex(vertex) => google::wire(row, vertex).ok_or_else(bad),
         CloudService::Aws(aws) => aws_wire(row, aws),
+        #[cfg(not(all(feature = "azure", feature = "google")))]
+        _ => Err(bad()),
     }
 }
 
-pub(super) fn auth(row: &CloudConfig, services: Services) -> Result<Box<dyn Auth>, EgressError> {
+/// `services` reach whoever grants the row's credentials.
+pub(super) fn auth(
+    row: &CloudConfig,
+    services: Arc<Services>,
+) -> Result<Box<dyn Auth>, EgressError> {
     match &row.service {
         CloudService::OpenAi | CloudService::Dialect(_) | CloudService::Weir => bearer(row),
         CloudService::Oci(chat) => oci_auth(row, chat),
+        #[cfg(feature = "azure")]
+        CloudService::Azure(azure) => azure::auth(row, &azure.auth, services),
+        #[cfg(feature = "google")]
+        CloudService::Vertex(vertex) => Ok(google::auth(row, &vertex.credentials, services)),
         CloudService::Aws(aws) => aws_auth(row, aws, services),
+        #[cfg(not(all(feature = "azure", feature = "google")))]
+        _ => Err(EgressError::Origin(row.name.clone())),
     }
 }
 
@@ -51,7 +71,7 @@ fn aws_wire(row: &CloudConfig, aws: &AwsConfig) -> Result<Box<dyn Wire>, EgressE
 fn aws_auth(
     row: &CloudConfig,
     aws: &AwsConfig,
-    services: Services,
+    services: Arc<Services>,
 ) -> Result<Box<dyn Auth>, EgressError> {
     aws::auth(row, aws, services).map_or_else(|| bearer(row), Ok)
 }
@@ -62,7 +82,11 @@ fn aws_wire(row: &CloudConfig, _: &AwsConfig) -> Result<Box<dyn Wire>, EgressErr
 }
 
 #[cfg(not(feature = "aws"))]
-fn aws_auth(row: &CloudConfig, _: &AwsConfig, _: Services) -> Result<Box<dyn Auth>, EgressError> {
+fn aws_auth(
+    row: &CloudConfig,
+    _: &AwsConfig,
+    _: Arc<Services>,
+) -> Result<Box<dyn Auth>, EgressError> {
     Err(EgressError::Origin(row.name.clone()))
 }
 

@@ -231,9 +231,8 @@ impl Reading {
             return self.complete();
         }
         self.open = None;
-        if self.begun || !self.ready.is_empty() {
-            self.reply.flush(&mut self.ready);
-        }
+        // What was held back, since it may be the beginning of a stop string or an echo, is not
+        // given out: whoever goes on with the answer makes it anew.
         self.ready.push_back(Event::Failed(refusal));
     }
 

@@ -126,6 +126,16 @@ impl KeptHere {
     }
 }
 
+/// What becomes of a request that would leave and holds a secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OnSecret {
+    /// It leaves with a placeholder for each secret, where that can be undone exactly.
+    Redact,
+    /// It stays. The stricter one.
+    #[default]
+    Stay,
+}
+
 /// Where a request may run: settled when it arrives, and loosened by nobody after that.
 #[derive(Clone, Debug)]
 pub struct RequestPolicy {
@@ -135,6 +145,8 @@ pub struct RequestPolicy {
     pub away: Result<(), KeptHere>,
     /// What a cloud must be to get it.
     pub require: Arc<Requires>,
+    /// What happens if it would leave and holds a secret.
+    pub on_secret: OnSecret,
     /// The row that settled where it may run, as in `tenant agency` or `path secrets/**`; for the
     /// record.
     pub rule: Arc<str>,
@@ -143,6 +155,12 @@ pub struct RequestPolicy {
 impl RequestPolicy {
     /// Anywhere: for what a program inside this house asks, which has no tenant.
     pub fn open() -> Self {
-        Self { here: true, away: Ok(()), require: Arc::default(), rule: "open".into() }
+        Self {
+            here: true,
+            away: Ok(()),
+            require: Arc::default(),
+            on_secret: OnSecret::Stay,
+            rule: "open".into(),
+        }
     }
 }

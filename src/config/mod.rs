@@ -27,7 +27,7 @@ use services::aws::AwsConfig;
 
 use crate::completion::compliance::Declared;
 use crate::money::Price;
-use services::{Dialect, OciChat};
+use services::{Azure, Dialect, OciChat, Vertex};
 
 /// How a variable of the environment is looked up; tests bring their own.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Result<String, VarError>;
@@ -58,6 +58,8 @@ mod defaults {
 /// What weir runs with.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Whether no cloud may be used, whatever else says so.
+    pub offline: bool,
     pub serve: ServeConfig,
     pub model: ModelConfig,
     pub overflow: OverflowConfig,
@@ -69,9 +71,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// The rows that anybody may use; the others might as well not be there.
+    /// The rows that anybody may use, none when offline; the others might as well not be there.
     pub fn clouds_in_use(&self) -> &[CloudConfig] {
-        if self.policy.anybody_leaves() { &self.clouds } else { &[] }
+        if self.policy.anybody_leaves() && !self.offline { &self.clouds } else { &[] }
     }
 
     /// From a file (or none) and flags to what we run, with what is odd about it; or everything
@@ -211,6 +213,35 @@ pub struct OverflowConfig {
     pub leave: f64,
     /// Overflow ends when nothing had to leave for so long.
     pub dwell: Duration,
+    pub placing: Placing,
+    /// Whether a cloud is asked beside the box when a first token is late.
+    pub hedge: bool,
+}
+
+impl Default for OverflowConfig {
+    /// As when nobody typed anything.
+    fn default() -> Self {
+        let ms = |ms: i64| Duration::from_millis(ms.unsigned_abs());
+        Self {
+            ttft_objective: ms(defaults::TTFT_OBJECTIVE_MS),
+            enter: defaults::ENTER,
+            leave: defaults::LEAVE,
+            dwell: ms(defaults::DWELL_MS),
+            placing: Placing::default(),
+            hedge: false,
+        }
+    }
+}
+
+/// Which wait of a request is held against the objective.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placing {
+    /// That before it is looked at: the box is kept full, and only what is too much leaves.
+    #[default]
+    Excess,
+    /// The whole time to its first token: a box that is slow on its own sends out what a cloud
+    /// answers sooner.
+    Fastest,
 }
 
 /// Where requests that left are written down.
@@ -236,6 +267,11 @@ pub struct CloudConfig {
     /// Upper bound put on what a request asks for.
     pub max_tokens: u32,
     pub max_in_flight: usize,
+    /// None: the provider has no such limit that anybody declared.
+    pub requests_per_min: Option<u64>,
+    pub tokens_per_min: Option<u64>,
+    /// Of rows that cost the same the one with more is asked first.
+    pub prefer: i64,
     pub connect_timeout: Duration,
     /// From the beginning of the attempt, connecting included, to the first content.
     pub first_token_timeout: Duration,
@@ -272,6 +308,9 @@ impl CloudConfig {
             stream: true,
             max_tokens: u32::MAX,
             max_in_flight: 1,
+            requests_per_min: None,
+            tokens_per_min: None,
+            prefer: 0,
             connect_timeout: ms(defaults::CONNECT_TIMEOUT_MS),
             // A slow box may prefill for long; whoever waits at a prompt can give up by hand.
             first_token_timeout: Duration::from_secs(600),
@@ -296,6 +335,8 @@ pub enum CloudService {
     Weir,
     /// Oracle's own API, signed.
     Oci(OciChat),
+    Azure(Azure),
+    Vertex(Vertex),
     /// Bedrock, or an endpoint of SageMaker.
     Aws(Arc<AwsConfig>),
 }
@@ -304,8 +345,10 @@ impl CloudService {
     /// Every service beside the row's own that its credentials come from.
     pub fn credential_services(&self) -> Vec<&hyper::Uri> {
         match self {
-            Self::Aws(aws) => aws.credential_services(),
-            Self::OpenAi | Self::Dialect(_) | Self::Weir | Self::Oci(_) => Vec::new(),
+            CloudService::Aws(aws) => aws.credential_services(),
+            CloudService::Azure(azure) => azure.credential_services(),
+            CloudService::Vertex(vertex) => vertex.credential_services(),
+            _ => Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::completion::Priority;
-use crate::completion::compliance::{KeptHere, Requires};
+use crate::completion::compliance::{KeptHere, OnSecret, Requires};
 use crate::policy::keys::{KeyDigest, Keyring};
 use crate::policy::paths::{PathRule, PathRules};
 use crate::policy::secrets::{Scanner, SecretRule};
@@ -24,6 +24,8 @@ pub struct PolicyConfig {
     pub unknown_path_leaves: bool,
     /// Where there are path rules: whether a path that none is about may leave.
     pub unmatched_path_leaves: bool,
+    /// What becomes of a request with a secret that would leave, where its tenant does not say.
+    pub on_secret: OnSecret,
 }
 
 /// One `[[tenant]]` row.
@@ -35,6 +37,8 @@ pub struct TenantConfig {
     /// Whether its requests may leave.
     pub leaves: bool,
     pub require: Requires,
+    /// Never looser than [`PolicyConfig::on_secret`].
+    pub on_secret: OnSecret,
     /// Lowest first; never empty.
     pub classes: Vec<Priority>,
     /// What it may spend in all clouds together.
@@ -97,6 +101,7 @@ impl PolicyConfig {
             rule: "anonymous_cloud".into(),
             away: if self.anonymous_cloud { Ok(()) } else { Err(KeptHere::Anonymous) },
             require: Arc::default(),
+            on_secret: self.on_secret,
             classes: CLASSES.to_vec(),
         }
     }
@@ -109,6 +114,7 @@ impl TenantConfig {
             rule: format!("tenant {}", self.name).into(),
             away: if self.leaves { Ok(()) } else { Err(KeptHere::Tenant) },
             require: Arc::new(self.require.clone()),
+            on_secret: self.on_secret,
             classes: self.classes.clone(),
         }
     }

@@ -3,19 +3,23 @@
 //! The file is walked key by key instead of through derived deserialisation, because that stops
 //! at the first wrong type or unknown key and a user wants to hear of all of them.
 
+mod azure;
 mod money;
 mod policy;
 mod section;
 mod services;
+mod vertex;
 
 use std::fmt;
 
+pub(super) use azure::RawAzure;
 pub(super) use money::{RawLedger, RawPrice};
 pub(super) use policy::{RawBudget, RawDeclared, RawPath, RawRequire, RawSecret, RawTenant};
 pub(super) use section::row_prefix;
 use section::{Section, rows};
 pub(super) use services::{RawAws, RawOci, RawOpenAi, RawOpenRouter, RawServices};
 use toml::Table;
+pub(super) use vertex::RawVertex;
 
 /// Something wrong with the configuration, and the key that it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ impl fmt::Display for Complaint {
 /// The configuration as typed; None where a key was not. Numbers have any size.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawConfig {
+    /// No key of the file: `weir serve --offline`.
+    pub offline: bool,
     pub serve: RawServe,
     pub model: RawModel,
     pub overflow: RawOverflow,
@@ -78,9 +84,12 @@ pub struct RawOverflow {
     pub enter: Option<f64>,
     pub leave: Option<f64>,
     pub dwell_ms: Option<i64>,
+    pub place: Option<String>,
+    pub hedge: Option<bool>,
     pub anonymous_cloud: Option<bool>,
     pub unknown_path: Option<String>,
     pub unmatched_path: Option<String>,
+    pub on_secret: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -96,6 +105,9 @@ pub struct RawCloud {
     pub stream: Option<bool>,
     pub max_tokens: Option<i64>,
     pub max_in_flight: Option<i64>,
+    pub requests_per_min: Option<i64>,
+    pub tokens_per_min: Option<i64>,
+    pub prefer: Option<i64>,
     pub connect_timeout_ms: Option<i64>,
     pub first_token_timeout_ms: Option<i64>,
     pub idle_timeout_ms: Option<i64>,
@@ -152,6 +164,7 @@ impl RawConfig {
                 *to = from;
             }
         }
+        self.offline |= flags.offline;
         set(&mut self.serve.listen, flags.listen);
         set(&mut self.model.path, flags.model);
         set(&mut self.model.quant, flags.quant);
@@ -176,6 +189,8 @@ pub struct Overrides {
     pub context: Option<i64>,
     pub slots: Option<i64>,
     pub speculate: Option<String>,
+    /// Whether no cloud is used, whatever the file says.
+    pub offline: bool,
 }
 
 impl RawServe {
@@ -213,9 +228,12 @@ impl RawOverflow {
         self.enter = section.take("enter");
         self.leave = section.take("leave");
         self.dwell_ms = section.take("dwell_ms");
+        self.place = section.take("place");
+        self.hedge = section.take("hedge");
         self.anonymous_cloud = section.take("anonymous_cloud");
         self.unknown_path = section.take("unknown_path");
         self.unmatched_path = section.take("unmatched_path");
+        self.on_secret = section.take("on_secret");
     }
 }
 
@@ -232,6 +250,9 @@ impl RawCloud {
         self.stream = section.take("stream");
         self.max_tokens = section.take("max_tokens");
         self.max_in_flight = section.take("max_in_flight");
+        self.requests_per_min = section.take("requests_per_min");
+        self.tokens_per_min = section.take("tokens_per_min");
+        self.prefer = section.take("prefer");
         self.connect_timeout_ms = section.take("connect_timeout_ms");
         self.first_token_timeout_ms = section.take("first_token_timeout_ms");
         self.idle_timeout_ms = section.take("idle_timeout_ms");
@@ -239,8 +260,8 @@ impl RawCloud {
         self.budget.read(section);
         self.price = section.table("price", RawPrice::read);
         self.hourly_usd = section.take("hourly_usd");
-        self.services.read(section);
         self.connection.read(section);
+        self.services.read(section);
     }
 }
 

@@ -1,8 +1,12 @@
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod connection;
 mod money;
 mod policy;
 mod services;
+#[cfg(feature = "google")]
+mod vertex;
 
 use std::env::VarError;
 
@@ -55,6 +59,17 @@ fn the_example_of_the_readme_loads() {
     assert_eq!(config.clouds[0].api_key.as_ref().unwrap().expose(), "sk-secret");
 }
 
+#[test]
+fn offline_no_row_is_in_use() {
+    let text = format!("[overflow]\nanonymous_cloud = true\n{CLOUD}");
+    for offline in [false, true] {
+        let flags = Overrides { offline, ..Overrides::default() };
+        let (config, _) = Config::from_text(&text, flags, &|_| Err(VarError::NotPresent)).unwrap();
+        assert_eq!(config.clouds.len(), 1);
+        assert_eq!(config.clouds_in_use().is_empty(), offline);
+    }
+}
+
 const DOCS: &str = include_str!("../../docs/configuration.md");
 
 #[test]
@@ -87,9 +102,14 @@ fn every_key_is_documented_in_its_section() {
             assert!(section.contains(&format!("\n| `{key}` |")), "{name} {key}");
         }
     }
-    for (name, provider) in
-        [("openai", "openai"), ("openrouter", "openrouter"), ("oci", "oci"), ("aws", "bedrock")]
-    {
+    for (name, provider) in [
+        ("openai", "openai"),
+        ("openrouter", "openrouter"),
+        ("oci", "oci"),
+        ("azure", "azure"),
+        ("vertex", "vertex"),
+        ("aws", "bedrock"),
+    ] {
         let row = format!("[[cloud]]\nprovider = {provider:?}\n{name} = {{ unheard = 1 }}");
         let said = complaints(&row);
         let unknown = said.iter().find(|line| line.contains(".unheard")).unwrap();

@@ -1,14 +1,19 @@
 //! From what was typed to what we run: one conversion, all complaints at once.
 
 mod aws;
+mod azure;
 mod cloud;
 mod connection;
 mod declared;
+mod google_file;
 mod keys;
 mod money;
 mod oci;
+mod pem;
+mod secrets;
 mod service;
 mod tenant;
+mod vertex;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -20,7 +25,7 @@ pub(super) use keys::key;
 
 use super::{
     Cache, Complaint, Config, FimOrder, KvFormat, Lookup, ModelConfig, ModelPath, OverflowConfig,
-    Quant, RawConfig, RawModel, RawOverflow, RawServe, ServeConfig, Speculate, defaults,
+    Placing, Quant, RawConfig, RawModel, RawOverflow, RawServe, ServeConfig, Speculate, defaults,
 };
 
 /// Upper bound of every duration key: an hour. What is longer was meant in another unit.
@@ -45,6 +50,7 @@ pub(super) fn validate(
     let mut checker = Checker { prefix: String::new(), env, complaints, warnings };
     let clouds = checker.clouds(&raw.clouds);
     let config = Config {
+        offline: raw.offline,
         serve: checker.serve(&raw.serve, !raw.tenants.is_empty()),
         model: checker.model(&raw.model),
         overflow: checker.overflow(&raw.overflow),
@@ -335,7 +341,10 @@ impl Checker<'_> {
             self.complain("leave", message);
         }
         let dwell = self.duration("dwell_ms", raw.dwell_ms, defaults::DWELL_MS, 0);
-        OverflowConfig { ttft_objective, enter, leave, dwell }
+        let words = [("excess", Placing::Excess), ("fastest", Placing::Fastest)];
+        let placing = self.choice("place", raw.place.as_deref(), Placing::Excess, &words);
+        let hedge = raw.hedge.unwrap_or(false);
+        OverflowConfig { ttft_objective, enter, leave, dwell, placing, hedge }
     }
 
     fn threshold(&mut self, key: &str, value: Option<f64>, default: f64) -> f64 {

@@ -2,15 +2,17 @@
 //!
 //! Each filter has a stable code; of what is left the cheapest that is fast enough comes first.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::row::Row;
-use super::{Backend, Quote};
-use crate::completion::CompletionRequest;
-use crate::money::Money;
+use super::Quote;
+use super::ask::known;
+use super::row::{Known, Row};
+use crate::completion::{CompletionRequest, Refusal};
+use crate::money::{Asked, Money};
 
 /// A cloud that is too slow for the objective must promise a first token in this part of the time
 /// that it would take here, or the request is better off waiting.
@@ -21,6 +23,8 @@ const FASTER: f64 = 0.8;
 pub(super) struct Here {
     /// The time to first token that is wanted: the objective, or a shorter patience.
     pub(super) wanted: Duration,
+    /// When the client will have given up; None: never.
+    pub(super) patience: Option<Duration>,
     /// Work ahead of the request; None: it must not run here.
     pub(super) wait: Option<Duration>,
 }
@@ -32,8 +36,10 @@ pub(super) struct Candidate {
     pub(super) row: usize,
     /// At most.
     pub(super) cost: Money,
-    /// Of its recent answers, the ninth of ten; None: none is recent.
-    pub(super) ttft: Option<Duration>,
+    /// Breaks ties, the larger first.
+    prefer: i64,
+    /// How long it takes to a first token, as far as is known.
+    known: Known,
     /// Whether the objective is out of its reach.
     slow: bool,
     /// The code of the first filter that it failed.
@@ -55,7 +61,7 @@ pub struct Considered {
 }
 
 /// Every row, held against a request.
-pub(super) fn consider<C: Backend + Quote>(
+pub(super) fn consider<C: Quote>(
     rows: &[Row<C>],
     request: &CompletionRequest,
     here: Here,
@@ -64,62 +70,103 @@ pub(super) fn consider<C: Backend + Quote>(
     rows.iter().enumerate().map(|(index, row)| candidate(index, row, request, here, now)).collect()
 }
 
-fn candidate<C: Backend + Quote>(
+fn candidate<C: Quote>(
     index: usize,
     row: &Row<C>,
     request: &CompletionRequest,
     here: Here,
     now: Instant,
 ) -> Candidate {
-    let ttft = row.ttft(now);
+    let quoted = row.backend.quote(request);
+    let known = quoted.as_ref().map_or(Known::Nothing, |asked| known(row, asked, now));
     let mut candidate = Candidate {
         row: index,
         cost: Money::ZERO,
-        ttft,
-        slow: ttft.is_some_and(|ttft| ttft > here.wanted),
+        prefer: row.bounds.prefer,
+        known,
+        slow: match known {
+            Known::Nothing => false,
+            Known::Awaited(asked) => now.duration_since(asked) > here.wanted,
+            Known::Answers { ttft, .. } => ttft > here.wanted,
+        },
         verdict: Ok(()),
     };
-    candidate.verdict = filters(&mut candidate, row, request, here, now);
+    candidate.verdict = filters(&mut candidate, row, quoted, Asking { request, here, now });
     candidate
 }
 
-/// In the order of what is worse to get wrong: policy, ability, health, speed, money.
-fn filters<C: Backend + Quote>(
-    candidate: &mut Candidate,
-    row: &Row<C>,
-    request: &CompletionRequest,
+/// Who asks, and when.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    request: &'a CompletionRequest,
     here: Here,
     now: Instant,
+}
+
+/// In the order of what is worse to get wrong: policy, ability, health, speed, money.
+fn filters<C: Quote>(
+    candidate: &mut Candidate,
+    row: &Row<C>,
+    quoted: Result<Asked, Refusal>,
+    asking: Asking<'_>,
 ) -> Result<(), String> {
+    let Asking { request, here, now } = asking;
     row.may_have(&request.policy)?;
-    let asked = row.backend.quote(request).map_err(|refusal| refusal.reason.code())?;
+    let asked = quoted.map_err(|refusal| refusal.reason.code())?;
     candidate.cost = row.till.worst(&asked);
-    if row.is_paused(now) {
-        return Err("cloud_paused".into());
+    row.is_open(&asked, row.backend.left(), now)?;
+    if is_too_late(candidate.known.ttft(), here.patience) {
+        return Err("cloud_late".into());
     }
-    if candidate.slow && !is_faster(candidate.ttft, here.wait) {
+    if candidate.slow && !is_worth_a_try(candidate.known, here.wait) {
         return Err("cloud_slow".into());
     }
     Ok(row.till.check(request.tenant, candidate.cost)?)
 }
 
-/// Whether waiting for the cloud is shorter by a margin than waiting here, if that can be.
-fn is_faster(cloud: Option<Duration>, here: Option<Duration>) -> bool {
+/// Whether the client will have given up before the first token.
+fn is_too_late(cloud: Option<Duration>, patience: Option<Duration>) -> bool {
+    cloud.is_some_and(|cloud| patience.is_some_and(|patience| cloud > patience))
+}
+
+/// Whether waiting for the cloud is shorter by a margin than waiting here, if that can be, or too
+/// little is known to tell.
+fn is_worth_a_try(cloud: Known, here: Option<Duration>) -> bool {
     match (cloud, here) {
-        (Some(cloud), Some(here)) => cloud <= here.mul_f64(FASTER),
+        (Known::Answers { ttft, enough: true }, Some(here)) => ttft <= here.mul_f64(FASTER),
         _ => true,
     }
 }
 
-/// The rows that may be asked: those that meet the objective by what they cost, then the others
-/// by how long they take; what is equal stays in the order of the rows.
+/// Which rows come first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// It meets the objective, or is worth a try: by what it costs.
+    Meets(Money),
+    /// Its first answer is awaited and not late yet.
+    Awaited(Money),
+    /// By how long it takes; least of all what has not answered in time.
+    Slow(Duration),
+}
+
+impl Candidate {
+    fn turn(&self) -> Turn {
+        match self.known {
+            Known::Awaited(_) if self.slow => Turn::Slow(Duration::MAX),
+            Known::Awaited(_) => Turn::Awaited(self.cost),
+            Known::Answers { ttft, .. } if self.slow => Turn::Slow(ttft),
+            Known::Answers { .. } | Known::Nothing => Turn::Meets(self.cost),
+        }
+    }
+}
+
+/// The rows that may be asked: those that meet the objective by what they cost, then those that
+/// have not answered yet, then the others by how long they take. Of equal ones what is preferred
+/// comes first, then the order of the rows.
 pub(super) fn order(candidates: &[Candidate]) -> Vec<&Candidate> {
     let mut order: Vec<&Candidate> =
         candidates.iter().filter(|candidate| candidate.verdict.is_ok()).collect();
-    order.sort_by_key(|candidate| match candidate.slow {
-        false => (false, candidate.cost, Duration::ZERO),
-        true => (true, Money::ZERO, candidate.ttft.unwrap_or_default()),
-    });
+    order.sort_by_key(|candidate| (candidate.turn(), Reverse(candidate.prefer)));
     order
 }
 
@@ -130,7 +177,7 @@ pub(super) fn told<C>(rows: &[Row<C>], candidates: &[Candidate]) -> Vec<Consider
         cloud: rows[candidate.row].name.to_string(),
         verdict: candidate.verdict.clone().err().unwrap_or_else(|| "ok".into()),
         place: order.iter().position(|next| next.row == candidate.row).map(|place| place + 1),
-        predicted_ttft_ms: candidate.ttft.map(|ttft| ttft.as_secs_f64() * 1e3),
+        predicted_ttft_ms: candidate.known.ttft().map(|ttft| ttft.as_secs_f64() * 1e3),
         cost_max_usd: candidate.cost.to_string(),
     };
     candidates.iter().map(told).collect()

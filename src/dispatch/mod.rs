@@ -1,41 +1,57 @@
 //! Where a request runs: here, in a cloud, or nowhere.
 //!
 //! [`threshold`] says whether a request should leave; [`candidates`] which clouds may have it, in
-//! the order in which they are asked; [`row`] whether a cloud is well, [`till`] what it costs.
-//! [`Dispatcher::dispatch`] asks them in turn and commits to the first that has content;
+//! the order in which they are asked; [`row`] whether a cloud is well, [`till`] what it costs; of
+//! that [`decide`] makes a decision. [`Dispatcher::dispatch`] asks in turn ([`ask`]) and commits to
+//! the first that has content; what breaks later is gone on with by [`resume`].
 //! [`Dispatcher::explain`] tells what it would do and asks nobody.
 
+mod allowance;
+mod ask;
 mod candidates;
+mod decide;
+mod hedge;
+mod restore;
+mod resume;
 mod row;
+mod simulated;
 mod threshold;
 mod till;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use allowance::Allowance;
+use ask::Tries;
 pub use candidates::Considered;
-use candidates::{Candidate, Here, consider, order, told};
-use futures_util::{StreamExt, stream};
-use row::{Row, not_allowed};
+use candidates::{consider, told};
+use decide::Place;
+use hedge::Hedge;
+use row::Row;
+pub use row::{Left, Rates};
 use serde::Serialize;
-use threshold::{Placement, Threshold};
+pub(crate) use simulated::{Placed, Simulated};
+use threshold::Threshold;
 use till::Stayed;
 pub use till::{Cost, Terms};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use crate::completion::compliance::{Declared, RequestPolicy};
-use crate::completion::{
-    Backend, CompletionRequest, CompletionStream, Event, Reason, Refusal, Route,
-};
-use crate::config::OverflowConfig;
+use crate::completion::compliance::Declared;
+use crate::completion::{Backend, CompletionRequest, CompletionStream, Reason, Refusal, Route};
+use crate::config::{OverflowConfig, Placing};
 use crate::ledger::{Ledger, Outcome};
 use crate::money::Asked;
 use crate::policy::secrets::Scanner;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Calibration, Telemetry};
 
 /// A shed client is asked back no earlier, so that a full queue is not also hammered.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// Second attempts at clouds, as a share of the requests that go there,
+const RETRY_SHARE: f64 = 0.1;
+/// and how many quiet times may save up.
+const RETRIES_SAVED_MAX: f64 = 10.0;
 
 /// How busy a backend is.
 pub trait Load {
@@ -43,10 +59,52 @@ pub trait Load {
     fn work_ahead_ms(&self) -> f64;
 }
 
+/// The backend on this box, which reads a request before it runs it and knows then how long its
+/// first token will take.
+pub trait Local: Backend + Load {
+    /// A request that was read and has its place. Dropping it gives that back.
+    type Prepared: Send + 'static;
+
+    fn prepare(
+        &self,
+        request: Arc<CompletionRequest>,
+    ) -> impl Future<Output = Result<Self::Prepared, Refusal>> + Send;
+
+    /// From now to the first text.
+    fn predicted_ttft(&self, prepared: &Self::Prepared) -> Duration;
+
+    fn start(&self, prepared: Self::Prepared) -> Result<CompletionStream, Refusal>;
+
+    /// The same as [`Local::predicted_ttft`] for a request that takes no place.
+    fn estimate_ttft(
+        &self,
+        request: &Arc<CompletionRequest>,
+    ) -> impl Future<Output = Result<Duration, Refusal>> + Send;
+}
+
 /// A cloud that can say what a request would be there, before it is sent.
 pub trait Quote {
     /// At most; or why the cloud cannot honour the request.
     fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal>;
+
+    /// What it said itself is left of its quotas.
+    fn left(&self) -> Left {
+        Left::default()
+    }
+
+    /// The time to first token that it told by itself, as another weir does, for such a request.
+    fn told_ttft(&self, _asked: &Asked) -> Option<Duration> {
+        None
+    }
+}
+
+/// What a row may be asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub max_in_flight: usize,
+    pub rates: Rates,
+    /// Of rows that cost the same the one with more comes first.
+    pub prefer: i64,
 }
 
 /// A cloud row as it comes in.
@@ -54,6 +112,7 @@ pub struct Target<C> {
     pub name: Arc<str>,
     pub declared: Declared,
     pub terms: Terms,
+    pub bounds: Bounds,
     pub backend: C,
 }
 
@@ -75,6 +134,9 @@ pub struct Dispatched {
     pub reason: String,
     /// Of a cloud that has a price.
     pub cost: Option<Cost>,
+    /// From the request's arrival to its first text, as was thought when it was placed; None: of a
+    /// cloud that has not answered lately.
+    pub predicted_ttft: Option<Duration>,
 }
 
 /// What would become of a request that came now.
@@ -87,39 +149,11 @@ pub struct Explanation {
     pub saturation: f64,
     pub work_ahead_ms: f64,
     pub ttft_objective_ms: f64,
+    /// Here, its own prefill included; null: it cannot run here.
+    pub predicted_ttft_ms: Option<f64>,
     pub overflow_active: bool,
     /// In the order of the rows.
     pub clouds: Vec<Considered>,
-}
-
-/// A decision, before anybody was asked.
-struct Decision {
-    place: Place,
-    /// The reason that counts if the one asked first answers.
-    why: String,
-    /// What policy and threshold made of it, still to be counted.
-    leaving: Leaving,
-    /// Every row; empty where none was looked at.
-    candidates: Vec<Candidate>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
-    Local,
-    /// The rows that may be asked, in this order.
-    Clouds(Vec<usize>),
-    /// Nobody: the deadline has passed, or policy leaves no place.
-    Shed(Reason),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Leaving {
-    /// It was held against the threshold, at this saturation.
-    Weighed(f64),
-    /// It would have left, but policy keeps it.
-    Kept,
-    /// The threshold is not asked.
-    Unasked,
 }
 
 /// A request nobody answered: why, and the route it is counted under (`local` when the request
@@ -134,10 +168,17 @@ pub struct Dispatcher<L, C> {
     stayed: Stayed,
     threshold: Mutex<Threshold>,
     objective: Duration,
+    placing: Placing,
+    /// None: no request is asked twice for its first token.
+    hedge: Option<Hedge>,
+    retries: Allowance,
     telemetry: Arc<Telemetry>,
+    /// Of the box, and of each row.
+    calibration: Calibration,
+    calibrations: Vec<Calibration>,
 }
 
-impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
+impl<L: Load, C: Quote> Dispatcher<L, C> {
     pub fn new(
         local: L,
         clouds: Vec<Target<C>>,
@@ -147,13 +188,20 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
     ) -> Self {
         let Safeguards { scanner, ledger, tenants } = safeguards;
         let row = |target| Row::new(target, ledger.as_ref(), &tenants);
+        let rows: Vec<Row<C>> = clouds.into_iter().map(row).collect();
+        let of = |row: &Row<C>| telemetry.calibration(&Route::Cloud(row.name.clone()));
         Self {
             local,
-            rows: clouds.into_iter().map(row).collect(),
+            calibration: telemetry.calibration(&Route::Local),
+            calibrations: rows.iter().map(of).collect(),
+            rows,
             stayed: Stayed::new(ledger.clone(), &tenants),
             scanner,
             threshold: Mutex::new(Threshold::new(overflow)),
             objective: overflow.ttft_objective,
+            placing: overflow.placing,
+            hedge: overflow.hedge.then(Hedge::new),
+            retries: Allowance::new(RETRY_SHARE, RETRIES_SAVED_MAX),
             telemetry,
         }
     }
@@ -175,18 +223,45 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         active
     }
 
+    fn count(&self, threshold: &mut Threshold) {
+        self.telemetry.overflow_changes.increment(threshold.take_changes());
+    }
+}
+
+impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
     /// Finds `request` a backend and waits for its first content. Until then a backend that
-    /// refuses, breaks or is late costs the client only time; after it nobody else is asked, and
-    /// a break is the stream's own [`Event::Failed`]. Dropping the future cancels everything.
-    pub async fn dispatch(&self, request: Arc<CompletionRequest>) -> Result<Dispatched, Rejected> {
-        let decision = self.decide(&request, Instant::now());
-        self.commit(&request, &decision);
+    /// refuses, breaks or is late costs the client only time. After it the stream ends honestly
+    /// when it breaks, or goes on elsewhere from the text that was given out, where that is exact.
+    /// Dropping the future, or the stream, cancels everything.
+    pub async fn dispatch(
+        self: &Arc<Self>,
+        request: Arc<CompletionRequest>,
+    ) -> Result<Dispatched, Rejected> {
+        let mut tries = Tries::new();
+        let placed = self.dispatch_once(&request, &mut tries).await?;
+        Ok(self.resumable(request, placed, tries))
+    }
+
+    async fn dispatch_once(
+        &self,
+        request: &Arc<CompletionRequest>,
+        tries: &mut Tries,
+    ) -> Result<Dispatched, Rejected> {
+        let prepared = match self.wants_prediction(request) {
+            // Whatever is wrong with it shows again where it is placed.
+            true => self.prepare(request).await.ok(),
+            false => None,
+        };
+        let now = Instant::now();
+        let predicted = prepared.as_ref().map(|prepared| self.local.predicted_ttft(prepared));
+        let decision = self.decide(request, predicted, now);
+        self.commit(request, &decision, now);
         let wanted = decision.wants_to_leave();
-        let placed = self.place(&request, decision).await;
+        let placed = self.place(request, decision, prepared, tries).await;
         // What the box itself refused wanted to leave as well, where there was somewhere to go.
-        let excess = |refusal: &Refusal| !self.rows.is_empty() && is_excess(&refusal.reason);
+        let excess = |refusal: &Refusal| !self.rows.is_empty() && ask::is_excess(&refusal.reason);
         if wanted || placed.as_ref().is_err_and(|(refusal, _)| excess(refusal)) {
-            self.note(&request, &placed);
+            self.note(request, &placed);
         }
         placed
     }
@@ -203,54 +278,21 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
         }
     }
 
-    async fn place(
-        &self,
-        request: &Arc<CompletionRequest>,
-        decision: Decision,
-    ) -> Result<Dispatched, Rejected> {
-        let Decision { place, why, .. } = decision;
-        match place {
-            Place::Shed(Reason::NotAllowed(code)) => Err((not_allowed(code), Route::Shed)),
-            Place::Shed(reason @ Reason::Secret(_)) => {
-                let message = "it holds a secret and may not run here";
-                Err((Refusal::new(reason, message), Route::Shed))
-            }
-            Place::Shed(reason) => Err((late(reason), Route::Shed)),
-            Place::Clouds(rows) => match self.ask_clouds(&rows, request, &why).await {
-                Ok(dispatched) => Ok(dispatched),
-                Err(refusal) if refusal.reason == Reason::Deadline || !request.policy.here => {
-                    Err(self.reject(refusal))
-                }
-                Err(refusal) => match self.ask_local(request).await {
-                    Ok(stream) => Ok(here(stream, refusal.reason.code())),
-                    Err(refusal) => Err(self.reject(refusal)),
-                },
-            },
-            Place::Local => match self.ask_local(request).await {
-                Ok(stream) => Ok(here(stream, why)),
-                Err(refusal) if !is_excess(&refusal.reason) => Err(self.reject(refusal)),
-                Err(refusal) => {
-                    let rows = self.open_rows(request, Instant::now());
-                    let why = refusal.reason.code();
-                    let asked = self.ask_clouds(&rows, request, &why).await;
-                    asked.map_err(|_| self.reject(refusal))
-                }
-            },
-        }
-    }
-
     /// What [`Dispatcher::dispatch`] would decide now. Nobody is asked, nothing is counted, no
     /// money is set aside.
-    pub fn explain(&self, request: &CompletionRequest) -> Explanation {
+    pub async fn explain(&self, request: &Arc<CompletionRequest>) -> Explanation {
+        let here = request.policy.here;
+        let estimate = if here { self.local.estimate_ttft(request).await.ok() } else { None };
         let now = Instant::now();
-        let decision = self.decide(request, now);
+        let counts = estimate.filter(|_| self.wants_prediction(request));
+        let decision = self.decide(request, counts, now);
         let route = match &decision.place {
             Place::Local => Route::Local.to_string(),
             Place::Clouds(rows) => Route::Cloud(self.rows[rows[0]].name.clone()).to_string(),
             Place::Shed(_) => Route::Shed.to_string(),
         };
         let candidates = match decision.candidates.is_empty() {
-            true => consider(&self.rows, request, self.here(request, now), now),
+            true => consider(&self.rows, request, self.here(request, counts, now), now),
             false => decision.candidates,
         };
         Explanation {
@@ -259,178 +301,10 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
             saturation: self.saturation(),
             work_ahead_ms: self.local.work_ahead_ms(),
             ttft_objective_ms: self.objective.as_secs_f64() * 1e3,
+            predicted_ttft_ms: estimate.map(|ttft| ttft.as_secs_f64() * 1e3),
             overflow_active: self.active(),
             clouds: told(&self.rows, &candidates),
         }
-    }
-
-    /// Where to ask first. Changes nothing.
-    fn decide(&self, request: &CompletionRequest, now: Instant) -> Decision {
-        if request.deadline.is_some_and(|deadline| deadline <= now) {
-            return Decision::simple(Place::Shed(Reason::Deadline), "deadline");
-        }
-        let policy = &request.policy;
-        if !policy.here {
-            return self.decide_away(request, now);
-        }
-        let saturation = self.saturation();
-        if let Err(why) = self.may_leave(policy) {
-            // It cannot leave, so there is no overflow for it to begin or prolong.
-            if self.threshold().is_below(saturation) {
-                return Decision::simple(Place::Local, "below_threshold");
-            }
-            return Decision { leaving: Leaving::Kept, ..Decision::simple(Place::Local, why) };
-        }
-        let placement = self.threshold().would(saturation, now);
-        let (candidates, mut decision) = match placement {
-            Placement::Stay => (Vec::new(), Decision::simple(Place::Local, "below_threshold")),
-            Placement::Leave => {
-                let all = consider(&self.rows, request, self.here(request, now), now);
-                let decision = self.leave(request, &all);
-                (all, decision)
-            }
-        };
-        decision.leaving = Leaving::Weighed(saturation);
-        Decision { candidates, ..decision }
-    }
-
-    /// Where a request goes that must not run here.
-    fn decide_away(&self, request: &CompletionRequest, now: Instant) -> Decision {
-        let policy = &request.policy;
-        let nowhere = policy.away.is_err() || self.rows.is_empty();
-        match self.may_leave(policy) {
-            Ok(()) => {
-                let candidates = consider(&self.rows, request, self.here(request, now), now);
-                if let Some(reason) = self.secret(request) {
-                    let why = reason.code();
-                    let shed = Decision::simple(Place::Shed(reason), &why);
-                    return Decision { candidates, ..shed };
-                }
-                let mut rows: Vec<usize> = order(&candidates).iter().map(|next| next.row).collect();
-                if rows.is_empty() {
-                    // There is nowhere else: whoever policy allows is asked, and says why not.
-                    let allowed = |row: &usize| self.rows[*row].may_have(policy).is_ok();
-                    rows = (0..self.rows.len()).filter(allowed).collect();
-                }
-                let simple = Decision::simple(Place::Clouds(rows), "cloud_only");
-                Decision { candidates, ..simple }
-            }
-            Err(_) if nowhere => Decision::simple(
-                Place::Shed(Reason::NotAllowed("policy:nowhere")),
-                "policy:nowhere",
-            ),
-            Err(why) => {
-                let shed = Decision::simple(Place::Shed(Reason::NotAllowed(why)), why);
-                Decision { leaving: Leaving::Kept, ..shed }
-            }
-        }
-    }
-
-    /// Where a request goes that should leave: to the clouds that are left, or nowhere else than
-    /// here, because of what it holds or for the reason of the first that policy would allow.
-    fn leave(&self, request: &CompletionRequest, candidates: &[Candidate]) -> Decision {
-        let rows: Vec<usize> = order(candidates).iter().map(|candidate| candidate.row).collect();
-        if rows.is_empty() {
-            return Decision::simple(Place::Local, why_none(candidates));
-        }
-        match self.secret(request) {
-            Some(reason) => Decision::simple(Place::Local, &reason.code()),
-            None => Decision::simple(Place::Clouds(rows), "saturated"),
-        }
-    }
-
-    /// Scanned once for each request that would otherwise leave, and only then.
-    fn secret(&self, request: &CompletionRequest) -> Option<Reason> {
-        self.scanner.scan(request).map(|rule| Reason::Secret(rule.clone()))
-    }
-
-    /// Lets a decision count.
-    fn commit(&self, request: &CompletionRequest, decision: &Decision) {
-        if let Some(rule) = decision.why.strip_prefix("secret:") {
-            self.telemetry.secret(rule);
-        }
-        match decision.leaving {
-            Leaving::Unasked => {}
-            Leaving::Kept => self.count_refusals(&request.policy),
-            Leaving::Weighed(saturation) => {
-                let mut threshold = self.threshold();
-                threshold.place(saturation, Instant::now());
-                self.count(&mut threshold);
-            }
-        }
-    }
-
-    /// What waiting here would be.
-    fn here(&self, request: &CompletionRequest, now: Instant) -> Here {
-        let patience = request.deadline.map(|deadline| deadline.saturating_duration_since(now));
-        let wait = Duration::try_from_secs_f64(self.local.work_ahead_ms() / 1e3);
-        Here {
-            wanted: patience.map_or(self.objective, |patience| patience.min(self.objective)),
-            wait: wait.ok().filter(|_| request.policy.here),
-        }
-    }
-
-    /// The rows for a request that the box has refused.
-    fn open_rows(&self, request: &CompletionRequest, now: Instant) -> Vec<usize> {
-        let nowhere_else = Here { wait: None, ..self.here(request, now) };
-        if let Some(Reason::Secret(rule)) = self.secret(request) {
-            self.telemetry.secret(&rule);
-            return Vec::new();
-        }
-        let candidates = consider(&self.rows, request, nowhere_else, now);
-        order(&candidates).iter().map(|candidate| candidate.row).collect()
-    }
-
-    /// Whether policy leaves a row for the request; else why the first has it not.
-    fn may_leave(&self, policy: &RequestPolicy) -> Result<(), &'static str> {
-        let mut verdicts = self.rows.iter().map(|row| row.may_have(policy));
-        let first = verdicts.next().unwrap_or(Err("no_cloud"));
-        if verdicts.any(|verdict| verdict.is_ok()) { Ok(()) } else { first }
-    }
-
-    /// Counts each row that policy keeps from a request that would leave.
-    fn count_refusals(&self, policy: &RequestPolicy) {
-        for row in &self.rows {
-            if let Err(code) = row.may_have(policy) {
-                self.telemetry.kept_from(&row.name, code);
-            }
-        }
-    }
-
-    async fn ask_local(
-        &self,
-        request: &Arc<CompletionRequest>,
-    ) -> Result<CompletionStream, Refusal> {
-        first_content(&self.local, request).await
-    }
-
-    /// Asks the rows in this order, each once. The error is the last row's.
-    async fn ask_clouds(
-        &self,
-        rows: &[usize],
-        request: &Arc<CompletionRequest>,
-        why: &str,
-    ) -> Result<Dispatched, Refusal> {
-        let mut last = Refusal::new(Reason::CloudBusy, "no cloud can take the request now");
-        self.count_refusals(&request.policy);
-        for row in rows.iter().map(|&row| &self.rows[row]) {
-            // First of all: whoever may not have the request is not asked, whatever else holds.
-            if row.may_have(&request.policy).is_err() || !row.admit(Instant::now()) {
-                continue;
-            }
-            match ask(row, request, why).await {
-                Ok(dispatched) => return Ok(dispatched),
-                Err(refusal) => {
-                    row.refused(&refusal, Instant::now());
-                    let late = refusal.reason == Reason::Deadline;
-                    last = refusal;
-                    if late {
-                        break;
-                    }
-                }
-            }
-        }
-        Err(last)
     }
 
     /// A refusal as the client gets it, with a time to come back when it is not the client's fault.
@@ -449,94 +323,35 @@ impl<L: Backend + Load, C: Backend + Quote> Dispatcher<L, C> {
             _ => (refusal, Route::Shed),
         }
     }
+}
+
+impl<L, C> Dispatcher<L, C> {
+    /// Takes over what `before` knows, when the configuration has changed: the state of overflow,
+    /// and of each row that is the same (by `is_same`) its health and what it has in flight. A row
+    /// that is new begins with one request at a time.
+    pub fn succeed(&mut self, before: &Self, is_same: impl Fn(&C, &C) -> bool) {
+        self.threshold().succeed(&before.threshold());
+        for row in &mut self.rows {
+            let known = before
+                .rows
+                .iter()
+                .find(|known| known.name == row.name && is_same(&known.backend, &row.backend));
+            match known {
+                Some(known) => row.inherit(known),
+                None => row.ramp(),
+            }
+        }
+    }
 
     fn threshold(&self) -> MutexGuard<'_, Threshold> {
         self.threshold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self, threshold: &mut Threshold) {
-        self.telemetry.overflow_changes.increment(threshold.take_changes());
-    }
-}
-
-impl Decision {
-    /// Whether the box alone would not have it now.
-    fn wants_to_leave(&self) -> bool {
-        self.leaving == Leaving::Kept || !self.candidates.is_empty()
-    }
-
-    fn simple(place: Place, why: &str) -> Self {
-        Self { place, why: why.to_owned(), leaving: Leaving::Unasked, candidates: Vec::new() }
-    }
-}
-
-/// Why nobody is left of those that policy would allow; the first one's reason.
-fn why_none(candidates: &[Candidate]) -> &str {
-    let is_policy = |why: &&String| why.starts_with("compliance:") || why.starts_with("policy:");
-    let mut refused = candidates.iter().filter_map(|candidate| candidate.verdict.as_ref().err());
-    refused.find(|why| !is_policy(why)).map_or("cloud_paused", String::as_str)
-}
-
-/// Asks one row, with its worst case set aside.
-async fn ask<C: Backend + Quote>(
-    row: &Row<C>,
-    request: &Arc<CompletionRequest>,
-    why: &str,
-) -> Result<Dispatched, Refusal> {
-    let worst = row.till.worst(&row.backend.quote(request)?);
-    let charge = row.till.charge(request, worst, why)?;
-    let began = Instant::now();
-    match first_content(&row.backend, request).await {
-        Ok(stream) => {
-            let now = Instant::now();
-            row.answered(now.duration_since(began), now);
-            let cost = charge.cost();
-            let stream = charge.watch(row.watch(stream));
-            let route = Route::Cloud(row.name.clone());
-            Ok(Dispatched { stream, route, reason: why.to_owned(), cost })
-        }
-        Err(refusal) => {
-            charge.refused(&refusal);
-            Err(refusal)
-        }
-    }
-}
-
-fn here(stream: CompletionStream, reason: String) -> Dispatched {
-    Dispatched { stream, route: Route::Local, reason, cost: None }
-}
-
-fn late(reason: Reason) -> Refusal {
-    Refusal::new(reason, "the deadline passed before the first token")
-}
-
-/// Whether the box, and not the request, is why it was refused: then a cloud may help.
-fn is_excess(reason: &Reason) -> bool {
-    matches!(reason, Reason::QueueFull | Reason::EngineFailed)
-}
-
-/// Starts the completion and waits, no longer than the deadline, until it has something to show.
-async fn first_content<B: Backend>(
-    backend: &B,
-    request: &Arc<CompletionRequest>,
-) -> Result<CompletionStream, Refusal> {
-    let starting = async {
-        let CompletionStream { model, truncated, mut events } =
-            backend.complete(request.clone()).await?;
-        match events.next().await {
-            Some(Event::Failed(refusal)) => Err(refusal),
-            Some(first) => {
-                let events = Box::pin(stream::iter([first]).chain(events));
-                Ok(CompletionStream { model, truncated, events })
-            }
-            None => Err(Refusal::new(Reason::EngineFailed, "the completion ended unanswered")),
-        }
-    };
-    match request.deadline {
-        None => starting.await,
-        Some(deadline) => {
-            timeout_at(deadline, starting).await.unwrap_or_else(|_| Err(late(Reason::Deadline)))
-        }
+    /// Leaves a cloud alone until told otherwise, or not any more. False: there is none of that
+    /// name.
+    pub fn hold(&self, cloud: &str, hold: bool) -> bool {
+        let row = self.rows.iter().find(|row| *row.name == *cloud);
+        row.map(|row| row.hold(hold)).is_some()
     }
 }
 

@@ -74,6 +74,11 @@ impl Threshold {
         self.last_left.is_some()
     }
 
+    /// Goes on with the state of another, under its own limits.
+    pub(super) fn succeed(&mut self, before: &Self) {
+        self.last_left = before.last_left;
+    }
+
     /// Changes of state since the last call.
     pub(super) fn take_changes(&mut self) -> u64 {
         std::mem::take(&mut self.changes)
@@ -92,6 +97,7 @@ mod tests {
             enter: 1.0,
             leave: 0.6,
             dwell: Duration::from_secs(2),
+            ..OverflowConfig::default()
         })
     }
 

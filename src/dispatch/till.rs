@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::time::Instant;
@@ -99,6 +100,7 @@ impl Till {
         &self,
         request: &CompletionRequest,
         worst: Money,
+        predicted: Option<Duration>,
         why: &str,
     ) -> Result<Charge, Refusal> {
         let account = self.accounts.get(request.tenant as usize);
@@ -115,6 +117,7 @@ impl Till {
         if reservation.is_some() {
             entry.model = self.terms.model.clone();
             entry.tier = self.terms.price.as_ref().and_then(|price| price.tier().cloned());
+            entry.ttft_predicted = predicted;
             entry.attested_by.clone_from(&self.terms.attested_by);
             entry.reason = Cow::Owned(why.to_owned());
             entry.rule = Cow::Owned(request.policy.rule.to_string());

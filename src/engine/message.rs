@@ -15,7 +15,7 @@ use crate::completion::{Chunk, FinishReason, Priority, Reason, TokenLogprob};
 
 /// Names a sequence from its submission on. Ids ascend in the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct SequenceId(pub(super) u64);
+pub(crate) struct SequenceId(pub(crate) u64);
 
 /// One choice of a request, ready to run.
 #[derive(Clone, Debug)]

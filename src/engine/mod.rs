@@ -54,9 +54,12 @@ mod warm_up;
 pub use self::blocks::BlockCounts;
 pub use self::handle::{EngineHandle, Prepared};
 pub use self::memory::{MemoryPlan, MemoryWish, available_memory, plan_memory};
+pub(crate) use self::message::SequenceId;
 pub(crate) use self::rates::Rates;
+pub(crate) use self::saturation::Load;
 pub use self::saturation::Saturation;
-pub(crate) use self::scheduler::StepRows;
+pub(crate) use self::scheduler::{StepRows, TOKENS_PER_TURN};
+pub(crate) use self::sequence::Rank;
 
 /// A model, ready to run.
 pub struct EngineParts {

@@ -73,7 +73,7 @@ impl Rates {
     }
 
     /// Takes in how many tokens one step came to.
-    pub(super) fn record_tokens(&mut self, rows: StepRows, generated: usize) {
+    pub(crate) fn record_tokens(&mut self, rows: StepRows, generated: usize) {
         if rows.prefills == 0 && rows.decodes > 0 {
             let each = generated as f64 / rows.decodes as f64;
             self.draft_gain.update(each * self.part_without_drafts(rows), TOKENS_WEIGHT);
@@ -98,7 +98,7 @@ impl Rates {
     }
 
     /// Takes in how many tokens a sequence generated until its end.
-    pub(super) fn record_sequence(&mut self, generated: usize) {
+    pub(crate) fn record_sequence(&mut self, generated: usize) {
         self.sequence_tokens.update(generated as f64, WEIGHT);
     }
 

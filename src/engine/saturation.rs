@@ -41,17 +41,17 @@ pub struct Saturation {
 
 /// What the engine's thread publishes after a step.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Load {
+pub(crate) struct Load {
     /// Sequences that may run at once: the slots, or fewer when there are no blocks for more.
-    pub(super) seats: usize,
-    pub(super) running: usize,
-    pub(super) waiting: usize,
-    pub(super) prefill_tokens: usize,
-    pub(super) blocks: BlockCounts,
+    pub(crate) seats: usize,
+    pub(crate) running: usize,
+    pub(crate) waiting: usize,
+    pub(crate) prefill_tokens: usize,
+    pub(crate) blocks: BlockCounts,
 }
 
 impl Saturation {
-    pub(super) fn new(slots: usize) -> Self {
+    pub(crate) fn new(slots: usize) -> Self {
         Self { slots: AtomicUsize::new(slots), seats: AtomicUsize::new(slots), ..Self::default() }
     }
 
@@ -119,7 +119,7 @@ impl Saturation {
         BlockCounts { free: total.saturating_sub(referenced + cached), referenced, cached, total }
     }
 
-    pub(super) fn publish_load(&self, load: Load) {
+    pub(crate) fn publish_load(&self, load: Load) {
         set(&self.seats, load.seats);
         set(&self.running, load.running);
         set(&self.waiting, load.waiting);
@@ -135,19 +135,19 @@ impl Saturation {
         self.publish_load(Load { seats: self.slots_total(), blocks, ..Load::default() });
     }
 
-    pub(super) fn publish_rates(&self, rates: &super::rates::Rates) {
+    pub(crate) fn publish_rates(&self, rates: &super::rates::Rates) {
         self.prefill_wait_ms.set(rates.prefill_wait_ms(self.running()));
         self.decode_token_ms.set(rates.decode_token_ms());
         self.sequence_tokens.set(rates.sequence_tokens());
     }
 
-    pub(super) fn arriving(&self, sequences: usize, tokens: usize) {
+    pub(crate) fn arriving(&self, sequences: usize, tokens: usize) {
         self.arriving.fetch_add(sequences, Ordering::Relaxed);
         self.arriving_tokens.fetch_add(tokens, Ordering::Relaxed);
     }
 
     /// The engine's thread has seen them, or they will not come.
-    pub(super) fn arrived(&self, sequences: usize, tokens: usize) {
+    pub(crate) fn arrived(&self, sequences: usize, tokens: usize) {
         self.arriving.fetch_sub(sequences, Ordering::Relaxed);
         self.arriving_tokens.fetch_sub(tokens, Ordering::Relaxed);
     }

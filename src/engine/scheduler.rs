@@ -30,7 +30,7 @@ use crate::telemetry::Telemetry;
 
 /// A prompt with so many tokens left to prefill lets one more later arrival go first. A keystroke
 /// does not wait for a whole repository, and 8192 tokens wait for at most 128 others.
-const TOKENS_PER_TURN: usize = 64;
+pub(crate) const TOKENS_PER_TURN: usize = 64;
 
 /// All sequences of the engine and the step being made of them.
 pub(super) struct Scheduler {

@@ -15,9 +15,9 @@ use crate::completion::{Chunk, FinishReason, Priority, Reason, TokenLogprob};
 /// Where a sequence stands in line: by arrival, each class with a head start. So a class goes
 /// before the ones under it, and yet nobody waits for more than so many later arrivals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
+pub(crate) struct Rank {
     turn: u64,
-    pub(super) id: SequenceId,
+    pub(crate) id: SequenceId,
 }
 
 /// Later arrivals of a better class that go before a chat. Eight full batches of 8 slots.
@@ -26,7 +26,7 @@ const CHAT_BEHIND: u64 = 64;
 const BATCH_BEHIND: u64 = 256;
 
 impl Rank {
-    pub(super) fn new(id: SequenceId, priority: Priority) -> Self {
+    pub(crate) fn new(id: SequenceId, priority: Priority) -> Self {
         let behind = match priority {
             Priority::Completion => 0,
             Priority::Chat => CHAT_BEHIND,
@@ -36,7 +36,7 @@ impl Rank {
     }
 
     /// As if it had arrived so many turns later.
-    pub(super) fn later_by(self, turns: u64) -> Self {
+    pub(crate) fn later_by(self, turns: u64) -> Self {
         Self { turn: self.turn + turns, ..self }
     }
 

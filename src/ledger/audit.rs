@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
@@ -14,6 +15,7 @@ use super::books::{self, ALL, BooksError, Head, money, open_to_read, read_head};
 use super::calendar::{self, Clock, Date, Moment, Period, SystemClock};
 use super::chain;
 use super::entry::{COLUMNS, Field, OUTCOME, Outcome};
+use crate::completion::Usage;
 use crate::money::Money;
 
 /// Why the ledger could not be read, or what was read could not be written.
@@ -70,7 +72,10 @@ pub struct BudgetLine {
 }
 
 /// A decimal string: what is exact here would not be as a JSON number.
-fn dollars<S: serde::Serializer>(money: &Money, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn dollars<S: serde::Serializer>(
+    money: &Money,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(money)
 }
 
@@ -135,6 +140,51 @@ impl UsageLine {
         }
         Ok(())
     }
+}
+
+/// One attempt, or one request that stayed, as far as traffic is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// When it was asked for.
+    pub unix_ms: i64,
+    /// Empty: it was kept, or found none.
+    pub cloud: String,
+    /// One of [`Outcome::name`]'s.
+    pub outcome: String,
+    /// As far as a cloud has said; None: it has not, or was not asked.
+    pub usage: Option<Usage>,
+    pub ttft: Option<Duration>,
+}
+
+/// What came, in the order in which it was written; at most `most` rows.
+pub fn traffic(path: &Path, filter: Filter<'_>, most: usize) -> Result<Vec<Traffic>, AuditError> {
+    let connection = open_to_read(path)?;
+    let mut statement = connection.prepare(
+        "SELECT time_ms, cloud, outcome, prompt_tokens, cached_tokens, completion_tokens, ttft_us
+         FROM rows WHERE day >= ?1 AND (?2 IS NULL OR tenant = ?2) ORDER BY seq LIMIT ?3",
+    )?;
+    let since = filter.since.unwrap_or(i64::MIN);
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let read = |row: &rusqlite::Row<'_>| {
+        let count = |column| -> Result<Option<u64>, rusqlite::Error> {
+            Ok(row.get::<_, Option<i64>>(column)?.and_then(|count| u64::try_from(count).ok()))
+        };
+        let usage = count(3)?.zip(count(5)?).map(|(prompt_tokens, completion_tokens)| Usage {
+            prompt_tokens,
+            cached_tokens: 0,
+            completion_tokens,
+        });
+        let cached_tokens = count(4)?.unwrap_or(0);
+        Ok(Traffic {
+            unix_ms: row.get(0)?,
+            cloud: row.get(1)?,
+            outcome: row.get(2)?,
+            usage: usage.map(|usage| Usage { cached_tokens, ..usage }),
+            ttft: count(6)?.map(Duration::from_micros),
+        })
+    };
+    let rows = statement.query_map((since, filter.tenant, most), read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// What every budget has spent, the latest periods first.

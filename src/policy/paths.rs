@@ -178,13 +178,24 @@ fn noted(fim: &FimInput) -> impl Iterator<Item = &str> {
     fim.prefix.lines().chain(fim.suffix.lines()).filter_map(note)
 }
 
-fn note(line: &str) -> Option<&str> {
+/// Whether a line names the file that the text below it is from, for a model to read.
+pub(super) fn is_marker(line: &str) -> bool {
+    MARKERS.iter().any(|marker| line.trim().starts_with(marker))
+}
+
+/// What is behind the sign that begins a comment; None: the line is none.
+pub(super) fn comment(line: &str) -> Option<&str> {
+    let line = line.trim();
+    LEADERS.iter().find_map(|leader| line.strip_prefix(leader))
+}
+
+/// The path that a line says what is below it is from.
+pub(super) fn note(line: &str) -> Option<&str> {
     let line = line.trim();
     if let Some(path) = MARKERS.iter().find_map(|marker| line.strip_prefix(marker)) {
         return Some(path.trim()).filter(|path| !path.is_empty());
     }
-    let leader = LEADERS.iter().find(|leader| line.starts_with(**leader))?;
-    let text = line[leader.len()..].trim_start_matches(['/', '#', '*', '-', '!', ' ', '\t']);
+    let text = comment(line)?.trim_start_matches(['/', '#', '*', '-', '!', ' ', '\t']);
     let named = |words: &&&str| {
         text.get(..words.len()).is_some_and(|head| head.eq_ignore_ascii_case(words))
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::asked::Asked;
 use super::keys::Keyring;
 use super::paths::{Access, PathRule, PathRules, parts};
-use crate::completion::compliance::{KeptHere, RequestPolicy, Requires};
+use crate::completion::compliance::{KeptHere, OnSecret, RequestPolicy, Requires};
 use crate::completion::{Input, Priority};
 
 /// All that the operator said of who may send what where; frozen.
@@ -33,6 +33,7 @@ pub struct TenantRules {
     pub rule: Arc<str>,
     pub away: Result<(), KeptHere>,
     pub require: Arc<Requires>,
+    pub on_secret: OnSecret,
     /// Classes it may use, the lowest first; never empty.
     pub classes: Vec<Priority>,
 }
@@ -59,6 +60,7 @@ impl Rules {
             here: true,
             away: of.away,
             require: of.require.clone(),
+            on_secret: of.on_secret,
             rule: of.rule.clone(),
         });
         if asked.stays_here {
@@ -138,6 +140,7 @@ mod tests {
             rule: "tenant a".into(),
             away: Ok(()),
             require: Arc::default(),
+            on_secret: OnSecret::Stay,
             classes: vec![Priority::Chat],
         };
         Rules {

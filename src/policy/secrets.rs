@@ -1,20 +1,27 @@
 //! Whether a request holds a secret: scanned before it may leave, and never ignored.
 //!
-//! All patterns run at once in linear time, whatever the text. What was found is told by the
+//! One pass over the text finds the marks that keys carry; only the patterns of marks that are
+//! there are looked for, each in linear time, whatever the text. What was found is told by the
 //! rule's name alone.
 
+mod extent;
 mod formats;
+mod looks;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
 
-use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use aho_corasick::AhoCorasick;
+use regex::bytes::{Captures, Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
 use super::upstream::UpstreamNames;
 use crate::completion::{CompletionRequest, Input};
-use formats::{Check, FORMATS};
+pub(super) use extent::is_key_byte;
+use formats::{BEHIND_BYTES, Check, FORMATS, Place};
+use looks::{id_before, is_random, is_reference, is_stand_in};
 
 /// Most patterns of the operator's own.
 pub const OWN_MAX: usize = 256;
@@ -22,8 +29,6 @@ pub const OWN_MAX: usize = 256;
 pub const PATTERN_BYTES_MAX: usize = 1024;
 /// Memory that compiling them may take; a pattern that needs more is refused when it is loaded.
 const COMPILED_BYTES_MAX: usize = 16 << 20;
-/// Bits of each character from which a text is too random to be a word or a name.
-const RANDOM_BITS: f64 = 3.0;
 
 /// A pattern of the operator's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,39 +41,86 @@ pub struct SecretRule {
 /// Finds secrets.
 #[derive(Clone, Debug)]
 pub struct Scanner {
-    set: RegexSet,
-    /// By the patterns' indices.
-    rules: Vec<Rule>,
+    /// Names: of the known formats in their order, then of the operator's patterns.
+    names: Vec<Arc<str>>,
+    /// The operator's patterns, all at once and one by one.
+    own: RegexSet,
+    own_each: Vec<Regex>,
 }
 
-#[derive(Clone, Debug)]
-struct Rule {
-    name: Arc<str>,
-    /// What must hold of a match beside the pattern; None: the pattern says it all.
-    doubt: Option<(Regex, Check)>,
+/// A secret in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found<'a> {
+    pub(super) rule: &'a Arc<str>,
+    /// Bytes that the rule is sure of.
+    pub(super) sure: Range<usize>,
+    /// The whole; None: it may reach beyond the text's end, or began before what is sure.
+    pub(super) whole: Option<Range<usize>>,
+}
+
+/// The known formats, compiled once for all scanners.
+struct Known {
+    marks: AhoCorasick,
+    /// The format of each mark.
+    of_mark: Vec<usize>,
+    patterns: Vec<Regex>,
+}
+
+static KNOWN: LazyLock<Known> = LazyLock::new(|| {
+    let marks = FORMATS
+        .iter()
+        .enumerate()
+        .flat_map(|(index, format)| format.marks.iter().map(move |mark| (index, *mark)));
+    let (of_mark, marks): (Vec<usize>, Vec<&str>) = marks.unzip();
+    let marks = AhoCorasick::builder().ascii_case_insensitive(true).build(marks);
+    let pattern = |format: &formats::Format| compile(format.pattern);
+    Known {
+        marks: marks.expect("the table's marks compile"),
+        of_mark,
+        patterns: FORMATS.iter().map(pattern).collect::<Result<_, _>>().expect("so do patterns"),
+    }
+});
+
+/// What of the known formats is worth looking for in a text.
+struct Marked {
+    /// By the formats' indices.
+    anywhere: [bool; FORMATS.len()],
+    /// Formats and the marks behind which they may be, in the order of the text.
+    behind: Vec<(usize, Range<usize>)>,
+}
+
+impl Known {
+    fn marked(&self, text: &str) -> Marked {
+        let mut marked = Marked { anywhere: [false; FORMATS.len()], behind: Vec::new() };
+        for mark in self.marks.find_overlapping_iter(text) {
+            let index = self.of_mark[mark.pattern().as_usize()];
+            match FORMATS[index].place {
+                Place::Anywhere => marked.anywhere[index] = true,
+                Place::Behind => marked.behind.push((index, mark.range())),
+            }
+        }
+        marked
+    }
 }
 
 impl Scanner {
     /// The known formats and the operator's own; the error names what is wrong with one of those.
     pub fn new(own: &[SecretRule]) -> Result<Self, (usize, String)> {
-        for (index, rule) in own.iter().enumerate() {
-            compile(&rule.pattern).map_err(|error| (index, error))?;
-        }
-        let known = FORMATS.iter().map(|format| format.pattern);
-        let patterns = known.chain(own.iter().map(|rule| rule.pattern.as_str()));
-        let set = RegexSetBuilder::new(patterns)
+        let each = own
+            .iter()
+            .enumerate()
+            .map(|(index, rule)| compile(&rule.pattern).map_err(|error| (index, error)));
+        let own_each = each.collect::<Result<_, _>>()?;
+        let set = RegexSetBuilder::new(own.iter().map(|rule| rule.pattern.as_str()))
             .unicode(false)
             .size_limit(COMPILED_BYTES_MAX)
             .build()
             .map_err(|error| (own.len().saturating_sub(1), error.to_string()))?;
-        let known = FORMATS.iter().map(|format| Rule {
-            name: format.name.into(),
-            doubt: (format.check != Check::None).then(|| {
-                (compile(format.pattern).expect("the table's patterns compile"), format.check)
-            }),
-        });
-        let own = own.iter().map(|rule| Rule { name: rule.name.clone(), doubt: None });
-        Ok(Self { set, rules: known.chain(own).collect() })
+        // Not with the first request that leaves.
+        LazyLock::force(&KNOWN);
+        let known = FORMATS.iter().map(|format| format.name.into());
+        let names = known.chain(own.iter().map(|rule| rule.name.clone())).collect();
+        Ok(Self { names, own: set, own_each })
     }
 
     /// The first rule that finds something in a request: in each of its texts, and in all of them
@@ -76,30 +128,81 @@ impl Scanner {
     pub fn scan(&self, request: &CompletionRequest) -> Option<&Arc<str>> {
         let parts = parts(&request.input);
         let whole = parts.concat();
-        let found = || parts.iter().filter(|_| parts.len() > 1).find_map(|part| self.find(part));
-        self.find(&whole).or_else(found)
+        let stops = request.stop.strings.join("\n");
+        let each = || parts.iter().filter(|_| parts.len() > 1).find_map(|part| self.find(part));
+        self.find(&whole).or_else(each).or_else(|| self.find(&stops))
     }
 
     /// The first rule that finds something in a text.
     pub fn find(&self, text: &str) -> Option<&Arc<str>> {
-        let matched = self.set.matches(text.as_bytes());
-        let mut rules = matched.into_iter().map(|index| &self.rules[index]);
-        rules.find(|rule| rule.is_sure(text)).map(|rule| &rule.name)
+        let known = || known(text).next().map(|(index, _)| index);
+        let own = || self.own.matches(text.as_bytes()).iter().next().map(|i| FORMATS.len() + i);
+        known().or_else(own).map(|index| &self.names[index])
+    }
+
+    /// Every secret in a text, as one rule or another sees it.
+    pub(super) fn find_all(&self, text: &str) -> Vec<Found<'_>> {
+        let known = known(text).map(|(index, sure)| Found {
+            rule: &self.names[index],
+            whole: extent::of(FORMATS[index].name, text, sure.clone()),
+            sure,
+        });
+        let mut all: Vec<Found<'_>> = known.collect();
+        for index in self.own.matches(text.as_bytes()) {
+            for found in self.own_each[index].find_iter(text.as_bytes()) {
+                // A pattern of bytes may end within a character.
+                let start = text.floor_char_boundary(found.start());
+                let sure = start..text.ceil_char_boundary(found.end());
+                let whole = Some(sure.clone());
+                all.push(Found { rule: &self.names[FORMATS.len() + index], sure, whole });
+            }
+        }
+        all
     }
 }
 
-impl Rule {
-    fn is_sure(&self, text: &str) -> bool {
-        let Some((pattern, check)) = &self.doubt else { return true };
-        pattern.captures_iter(text.as_bytes()).any(|captures| {
-            let value = captures.name("value").map_or(&b""[..], |value| value.as_bytes());
-            match check {
-                Check::None => true,
-                Check::Random => is_random(value),
-                Check::NotAPlaceholder => !is_reference(value) && !is_stand_in(value),
-            }
-        })
-    }
+/// The known formats in a text, each with what is sure to be of the secret.
+fn known(text: &str) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let Marked { anywhere, behind } = KNOWN.marked(text);
+    let searched = (0..FORMATS.len()).filter(move |index| anywhere[*index]);
+    let searched = searched.flat_map(|index| {
+        let all = KNOWN.patterns[index].captures_iter(text.as_bytes());
+        all.map(move |captures| (index, secret(&captures)))
+    });
+    let behind = behind.into_iter().filter_map(|(index, mark)| {
+        let seen = &text.as_bytes()[mark.end..text.len().min(mark.end + BEHIND_BYTES)];
+        let pattern = &KNOWN.patterns[index];
+        // Most marks have nothing behind them, and saying so is cheaper than looking for groups.
+        let captures = pattern.is_match(seen).then(|| pattern.captures(seen))??;
+        let value = secret(&captures);
+        Some((index, mark.end + value.start..mark.end + value.end))
+    });
+    searched.chain(behind).filter_map(|(index, value)| sure(index, text, value))
+}
+
+/// The secret of a match.
+fn secret(captures: &Captures<'_>) -> Range<usize> {
+    captures.name("value").unwrap_or_else(|| captures.get_match()).range()
+}
+
+/// What passes the format's check.
+fn sure(index: usize, text: &str, value: Range<usize>) -> Option<(usize, Range<usize>)> {
+    let bytes = &text.as_bytes()[value.clone()];
+    let mut start = value.start;
+    let passes = match FORMATS[index].check {
+        Check::None => true,
+        Check::Random => is_random(bytes),
+        Check::NotAPlaceholder => !is_reference(bytes) && !is_stand_in(bytes),
+        Check::BehindAnId => {
+            // The mark is the point between the two.
+            let id = id_before(&text.as_bytes()[..start - 1]);
+            start -= 1 + id.unwrap_or_default();
+            id.is_some()
+        }
+    };
+    // What patterns exclude may be a part of a character, and so may be what they include.
+    let range = text.floor_char_boundary(start)..text.ceil_char_boundary(value.end);
+    passes.then_some((index, range))
 }
 
 fn compile(pattern: &str) -> Result<Regex, String> {
@@ -108,7 +211,7 @@ fn compile(pattern: &str) -> Result<Regex, String> {
 }
 
 /// Every text of a request that would leave, in the order in which a model reads them.
-fn parts(input: &Input) -> Vec<Cow<'_, str>> {
+pub(super) fn parts(input: &Input) -> Vec<Cow<'_, str>> {
     match input {
         Input::Text(text) => vec![text.into()],
         // Ids never leave.
@@ -125,59 +228,4 @@ fn parts(input: &Input) -> Vec<Cow<'_, str>> {
             extras.chain(names).chain([(&*fim.prefix).into(), (&*fim.suffix).into()]).collect()
         }
     }
-}
-
-/// Whether a text looks drawn, and not written: letters and digits mixed, and no repetition.
-fn is_random(value: &[u8]) -> bool {
-    let has = |of: fn(&u8) -> bool| value.iter().any(of);
-    let mixed = has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic);
-    mixed && !is_placeholder(value) && entropy(value) >= RANDOM_BITS
-}
-
-/// Shannon's entropy of the text's own bytes, in bits per byte.
-fn entropy(value: &[u8]) -> f64 {
-    let mut counts = [0_u32; 256];
-    value.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
-    let len = value.len() as f64;
-    let share = |count: &u32| f64::from(*count) / len;
-    -counts.iter().filter(|count| **count > 0).map(share).map(|p| p * p.log2()).sum::<f64>()
-}
-
-/// Words that stand for a secret in an example.
-const STAND_INS: [&str; 14] = [
-    "example",
-    "placeholder",
-    "your",
-    "xxxx",
-    "changeme",
-    "dummy",
-    "sample",
-    "redacted",
-    "****",
-    "test",
-    "secret",
-    "password",
-    "passwd",
-    "localhost",
-];
-
-/// Whether a text is taken from elsewhere when it runs.
-fn is_reference(value: &[u8]) -> bool {
-    ["${", "<", "%(", "$(", "{"].iter().any(|mark| value.starts_with(mark.as_bytes()))
-}
-
-/// Whether a text is such a word, or several, and digits: a password that merely holds one is a
-/// password.
-fn is_stand_in(value: &[u8]) -> bool {
-    let mut rest = String::from_utf8_lossy(value).to_ascii_lowercase();
-    for word in STAND_INS {
-        rest = rest.replace(word, "");
-    }
-    rest.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_punctuation())
-}
-
-/// Whether a value that looks drawn stands for a secret all the same.
-fn is_placeholder(value: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(value).to_ascii_lowercase();
-    is_reference(value) || STAND_INS.iter().any(|word| text.contains(word))
 }

@@ -2,9 +2,16 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
+mod door;
 mod frames;
+#[cfg(feature = "google")]
+mod google;
+mod leaving;
 #[cfg(feature = "oci")]
 mod oci;
+mod peer;
 mod recording;
 mod shaped;
 #[cfg(feature = "aws")]

@@ -4,8 +4,9 @@
 //! prompt, [`spec`] alternates generation with and without speculation. All drive the device by
 //! hand ([`passes`]) on a [`subject`], a model or random weights of a shape, and repeat;
 //! [`figures`] turns repeats into what is reported. [`quality`] measures no time: it compares
-//! formats of weights. docs/performance.md says what the numbers mean.
+//! formats of weights; [`spill`] the decision where requests run. docs/performance.md says what the numbers mean.
 
+mod calibrate;
 mod decode;
 mod divergence;
 mod figures;
@@ -14,6 +15,7 @@ mod prefill;
 mod prompts;
 mod quality;
 mod spec;
+mod spill;
 mod subject;
 mod trace;
 
@@ -22,6 +24,7 @@ use std::io::{self, Read};
 
 use serde::Serialize;
 
+pub(super) use self::calibrate::box_speed;
 use super::{Failure, say};
 use crate::config::Config;
 
@@ -37,6 +40,8 @@ pub(super) enum Bench {
     Spec(spec::SpecArgs),
     /// How far quantised weights are from bf16 on real text
     Quality(quality::QualityArgs),
+    /// A peak of three times what the box can do: who is late, and what it costs
+    Spill(spill::SpillArgs),
 }
 
 /// Flags of every bench, beside the global ones. `--context` is global too: here it is the number
@@ -67,6 +72,7 @@ pub(super) fn run(bench: &Bench, config: &Config) -> Result<(), Failure> {
         Bench::Batch(args) => decode::batch(args, &config.model),
         Bench::Spec(args) => spec::spec(args, &config.model),
         Bench::Quality(args) => quality::quality(args, &config.model),
+        Bench::Spill(args) => spill::spill(args),
     }
 }
 

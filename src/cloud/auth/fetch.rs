@@ -56,6 +56,12 @@ impl Services {
     }
 }
 
+impl<T: Fetch> Fetch for Arc<T> {
+    fn call(&self, request: Request<Full<Bytes>>) -> Fetching<'_> {
+        T::call(self, request)
+    }
+}
+
 impl Fetch for Services {
     fn call(&self, request: Request<Full<Bytes>>) -> Fetching<'_> {
         Box::pin(async move {
@@ -87,6 +93,14 @@ pub(in crate::cloud) fn get(
 pub(in crate::cloud) fn post_form(uri: &Uri, fields: &[(&str, &str)]) -> Request<Full<Bytes>> {
     let mut request = request(Method::POST, uri, urlencoded(fields).into());
     let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+    request.headers_mut().insert(header::CONTENT_TYPE, kind);
+    request
+}
+
+/// JSON, posted.
+pub(in crate::cloud) fn post_json(uri: &Uri, body: &serde_json::Value) -> Request<Full<Bytes>> {
+    let mut request = request(Method::POST, uri, body.to_string().into());
+    let kind = HeaderValue::from_static("application/json");
     request.headers_mut().insert(header::CONTENT_TYPE, kind);
     request
 }

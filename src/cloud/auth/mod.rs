@@ -11,6 +11,8 @@ pub(super) mod key;
     allow(dead_code, reason = "no provider here fetches its credentials")
 )]
 pub(super) mod renewed;
+#[cfg(any(feature = "azure", feature = "google"))]
+pub(super) mod token;
 
 use std::time::SystemTime;
 

@@ -39,7 +39,7 @@ pub(super) fn wire(row: &CloudConfig, aws: &AwsConfig) -> Option<Box<dyn Wire>> 
 pub(super) fn auth(
     row: &CloudConfig,
     aws: &AwsConfig,
-    services: Services,
+    services: Arc<Services>,
 ) -> Option<Box<dyn Auth>> {
     let credentials = aws.credentials.as_ref()?;
     let scope = sign::Scope { region: aws.region.clone(), service: aws.api.signing_name() };

@@ -152,6 +152,7 @@ impl Builder {
 
     /// The way to a metadata service at 169.254.169.254, 169.254.170.2, 169.254.170.23, their
     /// IPv6 addresses or `metadata.google.internal`, for a credential source that uses it.
+    #[cfg(any(test, feature = "aws", feature = "azure", feature = "google"))]
     pub(crate) fn allow_metadata(
         &mut self,
         uri: &Uri,
@@ -160,22 +161,25 @@ impl Builder {
         self.register(uri, connect_timeout, &Connection::default(), Reach::Metadata)
     }
 
-    /// The way to where credentials come from: a metadata service by its address, or a token
-    /// service, connected to as its row is.
+    /// The way to whoever grants credentials: a metadata service, or another service.
+    #[cfg(any(feature = "aws", feature = "azure", feature = "google"))]
     pub(crate) fn allow_credentials(
         &mut self,
         uri: &Uri,
         connect_timeout: Duration,
         connection: &Connection,
     ) -> Result<Way, EgressError> {
-        let metadata = Origin::of(uri).is_some_and(|origin| Reach::Metadata.permits(&origin));
-        if metadata {
+        let is_metadata = Origin::of(uri).is_some_and(|origin| Reach::Metadata.permits(&origin));
+        if is_metadata {
             return self.allow_metadata(uri, connect_timeout);
         }
-        // A proxy and a client certificate are for https; within the machine neither is needed.
-        let plain = uri.scheme_str() == Some("http");
-        let direct = Connection::default();
-        self.allow(uri, connect_timeout, if plain { &direct } else { connection })
+        // The certificate that a cloud knows us by is none of theirs, and nothing on this machine
+        // is reached through a proxy.
+        let connection = match uri.scheme_str() {
+            Some("http") => Connection::default(),
+            _ => Connection { identity: None, ..connection.clone() },
+        };
+        self.allow(uri, connect_timeout, &connection)
     }
 
     fn register(

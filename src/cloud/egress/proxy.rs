@@ -86,8 +86,8 @@ mod tests {
         let (mut ours, mut theirs) = tokio::io::duplex(64 * 1024);
         theirs.write_all(answer).await.unwrap();
         // It has nothing more to say, and still reads what it is told.
-        let (_reading, writing) = tokio::io::split(theirs);
-        drop({ writing }.shutdown().await);
+        let (_reading, mut writing) = tokio::io::split(theirs);
+        writing.shutdown().await.unwrap();
         tunnel(&mut ours, &proxy(None), &origin()).await
     }
 

@@ -7,6 +7,8 @@
 mod abilities;
 pub(super) mod openai;
 pub(super) mod prompt;
+#[cfg(test)]
+pub(super) mod recorded;
 
 use std::sync::Arc;
 

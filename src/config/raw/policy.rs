@@ -14,6 +14,7 @@ pub struct RawTenant {
     pub key_file: Option<OneOrMore>,
     pub key_sha256: Option<OneOrMore>,
     pub overflow: Option<String>,
+    pub on_secret: Option<String>,
     pub classes: Option<Vec<String>>,
     pub require: Option<RawRequire>,
     pub budget: RawBudget,
@@ -68,6 +69,7 @@ impl RawTenant {
         self.key_file = section.take("key_file");
         self.key_sha256 = section.take("key_sha256");
         self.overflow = section.take("overflow");
+        self.on_secret = section.take("on_secret");
         self.classes = section.take("classes");
         self.require = section.table("require", RawRequire::read);
         self.budget.read(section);

@@ -1,12 +1,15 @@
 //! The tables of a `[[cloud]]` row that only one provider has.
 
 use super::section::Section;
+use super::{RawAzure, RawVertex};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawServices {
     pub openai: Option<RawOpenAi>,
     pub openrouter: Option<RawOpenRouter>,
     pub oci: Option<RawOci>,
+    pub azure: Option<RawAzure>,
+    pub vertex: Option<RawVertex>,
     pub aws: Option<RawAws>,
 }
 
@@ -60,6 +63,8 @@ impl RawServices {
         self.openai = section.table("openai", RawOpenAi::read);
         self.openrouter = section.table("openrouter", RawOpenRouter::read);
         self.oci = section.table("oci", RawOci::read);
+        self.azure = section.table("azure", RawAzure::read);
+        self.vertex = section.table("vertex", RawVertex::read);
         self.aws = section.table("aws", RawAws::read);
     }
 }

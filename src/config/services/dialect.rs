@@ -80,6 +80,9 @@ impl Dialect {
     /// What its providers have in common.
     pub const OPENROUTER: Self = Self { n: false, logprobs: None, ..Self::OPENAI };
 
+    /// Vertex's OpenAI-shaped route.
+    pub const VERTEX: Self = Self { logprobs: None, ..Self::OPENAI };
+
     /// Oracle's OpenAI-shaped route: chat models behind one door.
     pub const OCI: Self = Self { n: false, logprobs: None, ..Self::OPENAI };
 }

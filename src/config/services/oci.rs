@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::rsa::KeyPair;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
 
 /// `POST /20231130/actions/chat`.
 #[derive(Clone, Debug, PartialEq, Eq)]

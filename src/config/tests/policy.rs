@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::completion::Priority;
-use crate::completion::compliance::{FedRamp, KeptHere};
+use crate::completion::compliance::{FedRamp, KeptHere, OnSecret};
 
 const DIGEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
@@ -40,6 +40,28 @@ fn a_tenant_is_read_whole() {
     assert_eq!(agency.require.fedramp, Some(FedRamp::High));
     assert_eq!(agency.require.retention_days, Some(0));
     assert!(config.clouds_in_use().is_empty(), "nobody may leave");
+}
+
+#[test]
+fn a_tenant_is_never_looser_with_secrets_than_the_house() {
+    let of = |house: &str, own: &str| {
+        let tenant = tenant("a", own);
+        load(&format!("{house}\n{CLOUD}\n{tenant}")).map(|(config, _)| {
+            let rules = config.policy.rules();
+            (config.policy.on_secret, rules.tenants[0].on_secret)
+        })
+    };
+    use OnSecret::{Redact, Stay};
+    let (redact, stay) = ("overflow.on_secret = \"redact\"", "overflow.on_secret = \"stay\"");
+    assert_eq!(of("", "").unwrap(), (Stay, Stay));
+    assert_eq!(of(redact, "").unwrap(), (Redact, Redact));
+    assert_eq!(of(redact, "on_secret = \"stay\"").unwrap(), (Redact, Stay));
+    assert_eq!(of(redact, "on_secret = \"redact\"").unwrap(), (Redact, Redact));
+    assert_eq!(of(stay, "on_secret = \"stay\"").unwrap(), (Stay, Stay));
+    let looser = of("", "on_secret = \"redact\"").unwrap_err();
+    assert!(looser[0].to_string().starts_with("[[tenant]] a: on_secret: is looser"), "{looser:?}");
+    let unknown = of("overflow.on_secret = \"ignore\"", "").unwrap_err();
+    assert!(unknown[0].to_string().starts_with("[overflow] on_secret: must be one of"));
 }
 
 #[test]

@@ -60,19 +60,55 @@ fn what_a_provider_lacks_is_not_asked_of_it() {
     }
 }
 
+/// Every row that the docs write out loads, but for its names and keys.
+#[cfg(feature = "oci")]
+#[test]
+fn the_rows_of_the_docs_load() {
+    let clouds = include_str!("../../../docs/clouds.md");
+    let scale_out = include_str!("../../../docs/scale-out.md");
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(".oci")).unwrap();
+    let key = oci::private(&home, "key.pem", oci::PEM);
+    oci::private(&home, ".oci/config", &oci::profiles(&key));
+    let env = |name: &str| match name {
+        "HOME" => Ok(home.path().display().to_string()),
+        name if name.ends_with("_KEY") => Ok("sk-secret".to_owned()),
+        _ => Err(VarError::NotPresent),
+    };
+    let mine =
+        ["OpenAI", "Any", "NVIDIA", "Mistral", "DeepSeek", "OpenRouter", "Another", "Oracle"];
+    let sections = clouds.split("\n## ").filter(|text| mine.iter().any(|m| text.starts_with(m)));
+    let texts: Vec<&str> = sections.chain([scale_out]).collect();
+    assert_eq!(texts.len(), mine.len() + 1);
+    for block in texts.iter().flat_map(|text| text.split("```toml").skip(1)) {
+        let toml = block.split("```").next().unwrap();
+        let loaded = Config::from_text(toml, Overrides::default(), &env);
+        let (config, _) = loaded.unwrap_or_else(|said| panic!("{said:?}\n{toml}"));
+        assert!(!config.clouds.is_empty(), "{toml}");
+    }
+}
+
 #[cfg(feature = "oci")]
 mod oci {
     use super::*;
 
-    const PEM: &str = include_str!("../../../tests/fixtures/wires/oci/pkcs8.pem");
+    pub(super) const PEM: &str = include_str!("../../../tests/fixtures/wires/oci/pkcs8.pem");
     const FINGERPRINT: &str = "20:3b:97:13:55:1c:de:0d:d3:37:d8:50:4e:c5:3a:34";
 
-    fn private(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
+    pub(super) fn private(folder: &tempfile::TempDir, name: &str, text: &str) -> String {
         use std::os::unix::fs::PermissionsExt;
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         path.display().to_string()
+    }
+
+    pub(super) fn profiles(key: &str) -> String {
+        format!(
+            "[DEFAULT]\nregion = us-ashburn-1\ntenancy=ocid1.tenancy.oc1..d\n# user=none\n\
+             user=ocid1.user.oc1..d\nfingerprint={FINGERPRINT}\nkey_file={key}\n\
+             [EU]\nregion=eu-frankfurt-2\nuser = ocid1.user.oc19..e\n"
+        )
     }
 
     fn keys(key_file: &str) -> String {
@@ -95,12 +131,7 @@ mod oci {
         assert_eq!(&*own.key.id, format!("ocid1.tenancy.oc1..t/ocid1.user.oc1..u/{FINGERPRINT}"));
         assert_eq!((own.format, own.serving), (OciFormat::Generic, OciServing::OnDemand));
 
-        let profiles = format!(
-            "[DEFAULT]\nregion = us-ashburn-1\ntenancy=ocid1.tenancy.oc1..d\n# user=none\n\
-             user=ocid1.user.oc1..d\nfingerprint={FINGERPRINT}\nkey_file={key}\n\
-             [EU]\nregion=eu-frankfurt-2\nuser = ocid1.user.oc19..e\n"
-        );
-        let file = private(&folder, "config", &profiles);
+        let file = private(&folder, "config", &profiles(&key));
         let more = format!(
             "oci.config_file = {file:?}\noci.profile = \"EU\"\noci.domain = \"oraclecloud.eu\"\n\
              oci.compartment = \"ocid1.compartment.oc19..c\"\noci.format = \"cohere\"\n\

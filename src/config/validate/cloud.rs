@@ -12,12 +12,23 @@ use crate::config::{CloudConfig, CloudFim, CloudService, RawCloud, defaults};
 
 /// Most `[[cloud]]` rows; each is a label value of `weir_requests_total`.
 const CLOUDS_MAX: usize = 64;
+/// Highest rate in a minute; no provider sells as much.
+const RATE_MAX: i64 = 1_000_000_000_000;
+/// Furthest that a preference may be from 0.
+const PREFER_MAX: i64 = 1_000_000;
 /// Longest name of a row in bytes; it goes into a header and a metric label.
 const ROW_NAME_MAX: usize = 64;
 
 impl Checker<'_> {
     pub(super) fn clouds(&mut self, raw: &[RawCloud]) -> Vec<CloudConfig> {
         self.prefix = String::new();
+        if cfg!(not(feature = "cloud")) && !raw.is_empty() {
+            self.complain(
+                "[[cloud]]",
+                "needs a weir that was built with the cargo feature `cloud`",
+            );
+            return Vec::new();
+        }
         if raw.len() > CLOUDS_MAX {
             let message = format!("must be at most {CLOUDS_MAX} rows, are {}", raw.len());
             self.complain("[[cloud]]", message);
@@ -42,7 +53,7 @@ impl Checker<'_> {
         let service = self.service(raw, provider, &mut api_key);
         let base_url = self.base_url(raw, provider, service.as_ref());
         let model = self.required("model", raw.model.as_deref());
-        let fims = provider.fims(service.as_ref());
+        let fims = provider.fims(raw, service.as_ref());
         let fim = fims.and_then(|fims| self.cloud_fim(raw, provider, fims));
         if let (Some(CloudService::Aws(aws)), Some(url)) = (&service, &base_url) {
             self.aws_region_of(aws, url);
@@ -58,6 +69,11 @@ impl Checker<'_> {
             defaults::CLOUD_MAX_IN_FLIGHT,
             COUNT_MAX,
         );
+        let rates =
+            [("requests_per_min", raw.requests_per_min), ("tokens_per_min", raw.tokens_per_min)];
+        let [requests_per_min, tokens_per_min] =
+            rates.map(|(key, typed)| Some(self.optional(key, typed, 1..=RATE_MAX)? as u64));
+        let prefer = self.within("prefer", raw.prefer, 0, -PREFER_MAX..=PREFER_MAX);
         let timeouts = [
             ("connect_timeout_ms", raw.connect_timeout_ms, defaults::CONNECT_TIMEOUT_MS),
             (
@@ -83,6 +99,9 @@ impl Checker<'_> {
             stream: raw.stream.unwrap_or(true),
             max_tokens: u32::try_from(max_tokens).unwrap_or(u32::MAX),
             max_in_flight,
+            requests_per_min,
+            tokens_per_min,
+            prefer,
             connect_timeout,
             first_token_timeout,
             idle_timeout,
@@ -123,6 +142,8 @@ impl Checker<'_> {
     ) -> Option<hyper::Uri> {
         let known = match (raw.base_url.as_deref(), provider.word, service) {
             (None, "oci", _) if raw.services.oci.is_some() => Some(self.oci_url(raw)?),
+            (None, "azure", _) if raw.services.azure.is_some() => Some(self.azure_url(raw)?),
+            (None, "vertex", _) if raw.services.vertex.is_some() => Some(self.vertex_url(raw)?),
             (None, _, Some(CloudService::Aws(aws))) => Some(self.aws_address(aws, raw)?),
             // What is wrong with the provider was said.
             (None, "bedrock" | "sagemaker", None) => return None,
@@ -148,10 +169,7 @@ impl Checker<'_> {
     }
 
     fn warn_clear_text(&mut self, url: &hyper::Uri, key: bool) {
-        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if url.scheme_str() == Some("http") && !loopback {
+        if url.scheme_str() == Some("http") && !is_loopback(url) {
             let what = if key { "prompts and the key" } else { "prompts" };
             self.warn("base_url", format!("is http: {what} travel unencrypted"));
         }
@@ -192,4 +210,18 @@ impl Checker<'_> {
         };
         family.map(CloudFim::Template)
     }
+}
+
+/// Whether what is sent to an address stays between two processes of this machine, or is encrypted.
+pub(super) fn may_see_secrets(url: &hyper::Uri) -> bool {
+    match url.scheme_str() {
+        Some("https") => url.host().is_some_and(|host| !host.is_empty()),
+        Some("http") => is_loopback(url),
+        _ => false,
+    }
+}
+
+fn is_loopback(url: &hyper::Uri) -> bool {
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -4,12 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-use super::Checker;
 use super::keys::{secret_file, text_file};
-use crate::config::{Connection, Identity, PrivateKey, Proxy, RawConnection};
+use super::{Checker, pem};
+use crate::config::{Connection, Identity, Proxy, RawConnection};
 
 /// Largest PEM file in bytes: a whole host's store of authorities is a quarter of that.
 const PEM_BYTES_MAX: usize = 1 << 20;
@@ -89,7 +86,8 @@ impl Checker<'_> {
             }
         };
         let chain = self.certificates("client_cert_file", certificates);
-        let key = match private_key(Path::new(key)) {
+        let text = secret_file(Path::new(key), PEM_BYTES_MAX);
+        let key = match text.and_then(|text| pem::private_key(&text)) {
             Ok(key) => Some(key),
             Err(wrong) => {
                 self.complain("client_key_file", format!("{key}: {wrong}"));
@@ -100,27 +98,13 @@ impl Checker<'_> {
     }
 
     fn certificates(&mut self, key: &str, path: &str) -> Option<Arc<[Vec<u8>]>> {
-        let found = text_file(Path::new(path), PEM_BYTES_MAX).and_then(|text| from_pem(&text));
-        found.map_err(|wrong| self.complain(key, format!("{path}: {wrong}"))).ok()
-    }
-}
-
-fn from_pem(text: &str) -> Result<Arc<[Vec<u8>]>, String> {
-    let found: Result<Vec<Vec<u8>>, _> = CertificateDer::pem_slice_iter(text.as_bytes())
-        .map(|certificate| certificate.map(|der| der.to_vec()))
-        .collect();
-    match found {
-        Ok(certificates) if certificates.is_empty() => Err("holds no certificate".into()),
-        Ok(certificates) => Ok(certificates.into()),
-        Err(error) => Err(format!("is no PEM: {error}")),
-    }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKey, String> {
-    let text = secret_file(path, PEM_BYTES_MAX)?;
-    match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
-        Ok(der) => Ok(PrivateKey::new(der.secret_der())),
-        // What is wrong with it could quote it.
-        Err(_) => Err("holds no private key in PEM".into()),
+        let text = text_file(Path::new(path), PEM_BYTES_MAX);
+        match text.and_then(|text| pem::certificates(&text)) {
+            Ok(certificates) => Some(certificates.into()),
+            Err(wrong) => {
+                self.complain(key, format!("{path}: {wrong}"));
+                None
+            }
+        }
     }
 }

@@ -21,6 +21,7 @@ pub(super) struct Provider {
     family: Family,
     /// The name of the table that belongs to it, and of the feature that some need.
     table: &'static str,
+    feature: &'static str,
     /// Whether this binary can speak to it.
     pub(super) built: bool,
 }
@@ -33,6 +34,8 @@ enum Family {
     OpenRouter,
     Weir,
     Oci,
+    Azure,
+    Vertex,
     Bedrock,
     SageMaker,
 }
@@ -41,7 +44,7 @@ enum Family {
 const DEEPSEEK_TOKENS_MAX: i64 = 4096;
 
 /// The first is the default. `nim` is OpenAI's letter without a `suffix`.
-pub(super) const PROVIDERS: [Provider; 9] = [
+pub(super) const PROVIDERS: [Provider; 11] = [
     provider("openai", None, &["suffix", "template", "chat"], Family::OpenAi),
     provider("mistral", Some("https://api.mistral.ai/v1"), &["suffix", "chat"], Family::Mistral),
     provider(
@@ -64,6 +67,15 @@ pub(super) const PROVIDERS: [Provider; 9] = [
     ),
     provider("weir", None, &[], Family::Weir),
     Provider { built: cfg!(feature = "oci"), ..provider("oci", None, &["chat"], Family::Oci) },
+    Provider {
+        built: cfg!(feature = "azure"),
+        ..provider("azure", None, &["chat", "suffix", "template"], Family::Azure)
+    },
+    Provider {
+        built: cfg!(feature = "google"),
+        feature: "google",
+        ..provider("vertex", None, &["chat"], Family::Vertex)
+    },
     aws("bedrock", Family::Bedrock),
     aws("sagemaker", Family::SageMaker),
 ];
@@ -74,18 +86,28 @@ const fn provider(
     fims: &'static [&'static str],
     family: Family,
 ) -> Provider {
-    Provider { word, base_url, fims, family, table: word, built: true }
+    Provider { word, base_url, fims, family, table: word, feature: word, built: true }
 }
 
 /// How rows at AWS fill in is told by their API.
 const fn aws(word: &'static str, family: Family) -> Provider {
-    Provider { word, base_url: None, fims: &[], family, table: "aws", built: cfg!(feature = "aws") }
+    Provider {
+        table: "aws",
+        feature: "aws",
+        built: cfg!(feature = "aws"),
+        ..provider(word, None, &[], family)
+    }
 }
 
 impl Provider {
     /// How `service` can be made to fill in; None: nobody knows, since something is wrong with it.
-    pub(super) fn fims(&self, service: Option<&CloudService>) -> Option<&'static [&'static str]> {
+    pub(super) fn fims(
+        &self,
+        raw: &RawCloud,
+        service: Option<&CloudService>,
+    ) -> Option<&'static [&'static str]> {
         match (service, self.family) {
+            (_, Family::Vertex) => Some(Checker::vertex_fims(raw)),
             (Some(CloudService::Aws(aws)), _) => Some(aws.api.fim_words()),
             (None, Family::Bedrock | Family::SageMaker) => None,
             _ => Some(self.fims),
@@ -99,7 +121,7 @@ impl Checker<'_> {
         let words: Vec<_> = PROVIDERS.iter().map(|provider| (provider.word, provider)).collect();
         let provider = self.choice("provider", raw.provider.as_deref(), &PROVIDERS[0], &words);
         if !provider.built {
-            let feature = provider.table;
+            let feature = provider.feature;
             self.complain("provider", format!("this weir was built without the feature {feature}"));
         }
         self.foreign_tables(&raw.services, provider);
@@ -112,6 +134,8 @@ impl Checker<'_> {
             ("openai", tables.openai.is_some()),
             ("openrouter", tables.openrouter.is_some()),
             ("oci", tables.oci.is_some()),
+            ("azure", tables.azure.is_some()),
+            ("vertex", tables.vertex.is_some()),
             ("aws", tables.aws.is_some()),
         ];
         let foreign = |(table, typed): &(&str, bool)| *typed && *table != provider.table;
@@ -148,6 +172,8 @@ impl Checker<'_> {
             }
             Family::Weir => Some(CloudService::Weir),
             Family::Oci => self.oci(raw),
+            Family::Azure => self.azure(raw),
+            Family::Vertex => self.vertex(raw),
             Family::Bedrock | Family::SageMaker => {
                 self.aws(raw, of.word, api_key).map(|aws| CloudService::Aws(aws.into()))
             }

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use super::Checker;
 use super::keys::key_from_file;
 use crate::completion::Priority;
+use crate::completion::compliance::OnSecret;
 use crate::config::policy::CLASSES;
-use crate::config::raw::{RawBudget, RawPath, RawSecret, RawTenant, row_prefix};
+use crate::config::raw::{RawBudget, RawPath, RawTenant, row_prefix};
 use crate::config::{
     Budget, CloudConfig, Config, Micros, PolicyConfig, RawCloud, RawConfig, TenantConfig,
 };
 use crate::policy::keys::{KEYS_MAX, KeyDigest};
 use crate::policy::paths::{Access, PathRule, PathRules, globs};
 use crate::policy::qualifies;
-use crate::policy::secrets::{OWN_MAX, PATTERN_BYTES_MAX, Scanner, SecretRule};
 
 /// Most `[[tenant]]` rows.
 const TENANTS_MAX: usize = 1024;
@@ -42,7 +42,9 @@ const ACCESS: [(&str, Option<Access>); 3] = [
 
 impl Checker<'_> {
     pub(super) fn policy(&mut self, raw: &RawConfig) -> PolicyConfig {
-        let tenants = self.tenants(&raw.tenants, &raw.clouds);
+        self.prefix = "[overflow] ".into();
+        let on_secret = self.on_secret(raw.overflow.on_secret.as_deref(), OnSecret::Stay);
+        let tenants = self.tenants(raw, on_secret);
         let paths = self.paths(&raw.paths, &tenants);
         let secrets = self.secrets(&raw.secrets);
         self.prefix = "[overflow] ".into();
@@ -62,13 +64,16 @@ impl Checker<'_> {
                 true,
                 &PATH_LEAVES,
             ),
+            on_secret,
             tenants,
             paths,
             secrets,
         }
     }
 
-    fn tenants(&mut self, raw: &[RawTenant], clouds: &[RawCloud]) -> Vec<TenantConfig> {
+    /// `on_secret`: where a row does not say.
+    fn tenants(&mut self, raw: &RawConfig, on_secret: OnSecret) -> Vec<TenantConfig> {
+        let (raw, clouds) = (&raw.tenants, &raw.clouds);
         self.prefix = String::new();
         if raw.len() > TENANTS_MAX {
             let message = format!("must be at most {TENANTS_MAX} rows, are {}", raw.len());
@@ -81,7 +86,7 @@ impl Checker<'_> {
             if row.name.as_deref().is_some_and(|name| !names.insert(name)) {
                 self.complain("name", "is used by an earlier row");
             }
-            let tenant = self.tenant(row, clouds);
+            let tenant = self.tenant(row, clouds, on_secret);
             for digest in tenant.iter().flat_map(|tenant| &tenant.keys) {
                 if keys.insert(*digest, index).is_some() {
                     self.complain("key_sha256", "or key_file has a key that is there already");
@@ -98,7 +103,12 @@ impl Checker<'_> {
     }
 
     /// None: a required key was absent or wrong, and complained about.
-    fn tenant(&mut self, raw: &RawTenant, clouds: &[RawCloud]) -> Option<TenantConfig> {
+    fn tenant(
+        &mut self,
+        raw: &RawTenant,
+        clouds: &[RawCloud],
+        on_secret: OnSecret,
+    ) -> Option<TenantConfig> {
         let name = self.row_name(raw.name.as_deref());
         let keys = self.tenant_keys(raw);
         let cloud_budgets = self.cloud_budgets(raw, clouds);
@@ -107,6 +117,7 @@ impl Checker<'_> {
             keys,
             leaves: self.choice("overflow", raw.overflow.as_deref(), true, &LEAVES),
             require: self.requires(raw.require.as_ref()),
+            on_secret: self.stricter_on_secret(raw, on_secret),
             classes: self.classes(raw.classes.as_deref()),
             budget: self.budget(&raw.budget, ""),
             cloud_budgets,
@@ -214,49 +225,6 @@ impl Checker<'_> {
             self.complain("[[path]]", format!("cannot be compiled together: {wrong}"));
         }
         rules
-    }
-
-    fn secrets(&mut self, raw: &[RawSecret]) -> Vec<SecretRule> {
-        self.prefix = String::new();
-        if raw.len() > OWN_MAX {
-            self.complain(
-                "[[secret]]",
-                format!("must be at most {OWN_MAX} rows, are {}", raw.len()),
-            );
-        }
-        let mut rules = Vec::new();
-        for (index, row) in raw.iter().enumerate() {
-            self.prefix = row_prefix("secret", row.name.as_deref(), index);
-            rules.extend(self.secret(row));
-        }
-        self.prefix = String::new();
-        if let Err((index, wrong)) = Scanner::new(&rules) {
-            let name = rules.get(index).map_or("", |rule| &*rule.name);
-            self.complain(
-                "[[secret]]",
-                format!("{name}: cannot be compiled with the others: {wrong}"),
-            );
-        }
-        rules
-    }
-
-    fn secret(&mut self, raw: &RawSecret) -> Option<SecretRule> {
-        let name = self.required("name", raw.name.as_deref());
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        let is_name = name.is_none_or(|name| name.len() <= 64 && name.bytes().all(allowed));
-        if !is_name {
-            self.complain("name", "must be at most 64 of a-z, 0-9 and -");
-        }
-        let pattern = self.required("pattern", raw.pattern.as_deref());
-        let rule = SecretRule { name: Arc::from(name?), pattern: pattern?.to_owned() };
-        let wrong = match rule.pattern.len() > PATTERN_BYTES_MAX {
-            true => Some(format!("must be at most {PATTERN_BYTES_MAX} bytes")),
-            false => Scanner::new(std::slice::from_ref(&rule)).err().map(|(_, wrong)| wrong),
-        };
-        if let Some(wrong) = &wrong {
-            self.complain("pattern", format!("is no pattern: {}", wrong.replace('\n', " ")));
-        }
-        (is_name && wrong.is_none()).then_some(rule)
     }
 
     fn path_rule(&mut self, raw: &RawPath, tenants: &[TenantConfig]) -> Option<PathRule> {

@@ -18,14 +18,14 @@ const BASE64: &str = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 
 /// A part of a key: itself, or so many characters of an alphabet.
 #[derive(Clone, Copy)]
-enum Part {
+pub(in crate::policy) enum Part {
     Is(&'static str),
     Of(&'static str, usize),
 }
 use Part::{Is, Of};
 
 /// Keys as their providers describe them, written down beside the patterns and not from them.
-const KEYS: &[&[Part]] = &[
+pub(in crate::policy) const KEYS: &[&[Part]] = &[
     &[Is("AKIA"), Of(BASE32, 16)],
     &[Is("ASIA"), Of(BASE32, 16)],
     &[Is("ABSK"), Of(BASE64, 128)],
@@ -66,6 +66,7 @@ const KEYS: &[&[Part]] = &[
     &[Is("SG."), Of(URL, 22), Is("."), Of(URL, 43)],
     &[Is("SK"), Of(HEX, 32)],
     &[Of(DIGITS, 10), Is(":AA"), Of(URL, 33)],
+    &[Is("M"), Of(ALNUM, 25), Is("."), Of(URL, 6), Is("."), Of(URL, 38)],
     &[Is("dop_v1_"), Of(HEX, 64)],
     &[Is("hvs."), Of(URL, 90)],
     &[Of(ALNUM, 14), Is(".atlasv1."), Of(ALNUM, 67)],
@@ -81,13 +82,14 @@ const KEYS: &[&[Part]] = &[
     &[Is("-----BEGIN RSA PRIVATE KEY-----\n"), Of(BASE64, 64), Is("\n")],
     &[Is("-----BEGIN PRIVATE KEY-----\\n"), Of(BASE64, 64), Is("\\n")],
     &[Is("-----BEGIN OPENSSH PRIVATE KEY-----\n"), Of(BASE64, 70)],
+    &[Of(BASE64, 64), Is("\n"), Of(BASE64, 30), Is("==\n-----END RSA PRIVATE KEY-----")],
     &[Is("eyJ"), Of(URL, 33), Is(".eyJ"), Of(URL, 70), Is("."), Of(URL, 43)],
     &[Is("postgres://app:"), Of(ALNUM, 18), Is("@db.internal:5432/app")],
     &[Is("mongodb+srv://app:"), Of(ALNUM, 18), Is("@cluster0.mongodb.net")],
 ];
 
 /// Keys that nobody gave a prefix.
-const GENERIC: &[&[Part]] = &[
+pub(in crate::policy) const GENERIC: &[&[Part]] = &[
     &[Is("api_key = \""), Of(ALNUM, 32), Is("\"")],
     &[Is("\"clientSecret\": \""), Of(URL, 40), Is("\"")],
     &[Is("PASSWORD='"), Of(ALNUM, 20), Is("'")],
@@ -98,18 +100,26 @@ const GENERIC: &[&[Part]] = &[
 ];
 
 fn key(parts: &[Part], random: &mut Rng) -> String {
-    let mut key = String::new();
+    drawn(parts, random).0
+}
+
+/// A key, and where in it the longest part lies that nobody can guess.
+pub(in crate::policy) fn drawn(parts: &[Part], random: &mut Rng) -> (String, Range<usize>) {
+    let (mut key, mut longest) = (String::new(), 0..0);
     for part in parts {
         match part {
             Is(text) => key += text,
             Of(alphabet, count) => {
                 let alphabet = alphabet.as_bytes();
                 let letters = (0..*count).map(|_| alphabet[random.usize(..alphabet.len())] as char);
+                if *count > longest.len() {
+                    longest = key.len()..key.len() + count;
+                }
                 key.extend(letters);
             }
         }
     }
-    key
+    (key, longest)
 }
 
 fn scanner() -> Scanner {

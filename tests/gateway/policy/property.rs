@@ -15,7 +15,7 @@ use weir::completion::{
     Route, Usage,
 };
 use weir::config::Config;
-use weir::dispatch::{Dispatcher, Load, Quote, Safeguards, Target, Terms};
+use weir::dispatch::{Bounds, Dispatcher, Load, Local, Quote, Rates, Safeguards, Target, Terms};
 use weir::money::Asked as Quoted;
 use weir::policy::asked::{self, Asked};
 use weir::policy::secrets::Scanner;
@@ -61,13 +61,43 @@ impl Backend for Recorder {
         if let Some(reason) = &self.refuses {
             return Err(Refusal::new(reason.clone(), "by lot"));
         }
+        Ok(self.answer())
+    }
+}
+
+impl Local for Recorder {
+    type Prepared = ();
+
+    async fn prepare(&self, _: Arc<CompletionRequest>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn predicted_ttft(&self, (): &()) -> Duration {
+        Duration::from_secs_f64(self.work_ahead_ms / 1e3)
+    }
+
+    fn start(&self, (): ()) -> Result<CompletionStream, Refusal> {
+        self.asked.lock().expect("no panic under it").push(self.name);
+        match &self.refuses {
+            Some(reason) => Err(Refusal::new(reason.clone(), "by lot")),
+            None => Ok(self.answer()),
+        }
+    }
+
+    async fn estimate_ttft(&self, _: &Arc<CompletionRequest>) -> Result<Duration, Refusal> {
+        Ok(self.predicted_ttft(&()))
+    }
+}
+
+impl Recorder {
+    fn answer(&self) -> CompletionStream {
         let events = [
             Event::Chunk(Chunk { choice: 0, text: b"x".as_slice().into(), tokens: Vec::new() }),
             Event::Finished { choice: 0, reason: FinishReason::Stop },
             Event::Usage(Usage::default()),
         ];
         let events = Box::pin(stream::iter(events));
-        Ok(CompletionStream { model: "m".into(), truncated: false, events })
+        CompletionStream { model: "m".into(), truncated: false, events }
     }
 }
 
@@ -141,6 +171,7 @@ async fn one(
         name: row.name.clone(),
         declared: row.declared.clone(),
         terms: Terms { price: None, model: row.model.clone(), attested_by: None },
+        bounds: Bounds { max_in_flight: 64, rates: Rates::default(), prefer: 0 },
         backend: backend(index, Reason::CloudBusy),
     });
     let targets = targets.collect();
@@ -148,6 +179,7 @@ async fn one(
     let scanner = SCANNER.clone();
     let safeguards = Safeguards { scanner, ledger: None, tenants: Vec::new() };
     let dispatcher = Dispatcher::new(local, targets, &config.overflow, safeguards, telemetry);
+    let dispatcher = Arc::new(dispatcher);
     let patience = Duration::from_secs(10);
     let done = tokio::time::timeout(patience, dispatcher.dispatch(Arc::new(request)));
     let route = match done.await.expect("backends answer at once") {

@@ -12,7 +12,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep};
-use weir::api::{Api, Doors, Limits, ModelCard, Placed, Service, Shed, serve};
+use weir::api::{Api, Doors, Limits, Load, ModelCard, Placed, Service, Shed, serve};
+use weir::completion::compliance::OnSecret;
 use weir::completion::{
     Chunk, CompletionRequest, CompletionStream, Event, FinishReason, Input, Reason, Refusal, Route,
     TokenLogprob, Usage,
@@ -20,6 +21,7 @@ use weir::completion::{
 use weir::config::{PolicyConfig, ServeConfig};
 use weir::dispatch::Explanation;
 use weir::ledger::audit::{AuditError, UsageLine};
+use weir::policy::peer::Instance;
 use weir::telemetry::Telemetry;
 
 /// A weir that goes down with the test.
@@ -64,6 +66,7 @@ fn nobody() -> PolicyConfig {
         anonymous_cloud: false,
         unknown_path_leaves: false,
         unmatched_path_leaves: true,
+        on_secret: OnSecret::Stay,
         secrets: Vec::new(),
     }
 }
@@ -74,7 +77,12 @@ impl Setup {
         let address = listener.local_addr().expect("bound");
         let counting = Arc::new(self.counting);
         let service = Shared(counting.clone());
-        let doors = Doors { serve: &self.config, rules: self.policy.rules(), limits: self.limits };
+        let doors = Doors {
+            serve: &self.config,
+            rules: self.policy.rules(),
+            limits: self.limits,
+            instance: Instance::random(),
+        };
         let api = Api::new(service, Telemetry::new(), doors);
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {
@@ -173,16 +181,18 @@ impl Service for Shared {
             truncated: matches!(&request.input, Input::Fim(fim) if fim.prefix.len() > 100),
             events: Box::pin(Count::new(request, self.0.clone())),
         };
-        Ok(Placed { stream, route: Route::Local, reason: "local".into(), cost: None })
+        let (route, reason) = (Route::Local, "local".into());
+        Ok(Placed { stream, route, reason, cost: None, predicted_ttft: None })
     }
 
-    fn explain(&self, _: &CompletionRequest) -> Explanation {
+    async fn explain(&self, _: &Arc<CompletionRequest>) -> Explanation {
         Explanation {
             route: "local".into(),
             reason: "local".into(),
             saturation: 0.0,
             work_ahead_ms: 0.0,
             ttft_objective_ms: 300.0,
+            predicted_ttft_ms: None,
             overflow_active: false,
             clouds: Vec::new(),
         }
@@ -190,6 +200,10 @@ impl Service for Shared {
 
     fn model(&self) -> &ModelCard {
         &self.0.card
+    }
+
+    fn load(&self) -> Load {
+        Load { work_ahead_ms: 12.5, prefill_tokens_per_second: 800.0 }
     }
 
     fn ready(&self) -> bool {

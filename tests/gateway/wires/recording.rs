@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use weir::cloud::{Provider, providers};
+use weir::cloud::{Limits, Provider, providers};
 use weir::completion::{
     Backend, ChatMessage, CompletionRequest, CompletionStream, Event, FimInput, FinishReason,
     Input, Usage,
@@ -245,6 +245,16 @@ impl Recording {
     pub(crate) async fn is_answered_by(&self, cloud: &Cloud) {
         let end = complete(&self.provider(cloud, ""), self.request()).await;
         assert_eq!(end, self.end("usage"), "{}", self.name);
+    }
+
+    /// What is known of the row's quota after an answer with these headers.
+    pub(crate) async fn limits_after(&self, headers: &[&str]) -> Limits {
+        let headers = [&["content-type: application/json"], headers].concat();
+        let body = self.value["whole"].to_string();
+        let cloud = Cloud::always(vec![Step::Send(status(200, &headers, &body))]).await;
+        let provider = self.provider(&cloud, "stream = false");
+        assert_eq!(complete(&provider, self.request()).await, self.end("usage_whole"));
+        provider.limits()
     }
 
     /// The same without what only a stream has.

@@ -38,3 +38,17 @@ async fn broken_streams_end_honestly() {
         recording.broken_streams_end_honestly().await;
     }
 }
+
+#[tokio::test]
+async fn what_is_left_of_a_quota_is_read_from_a_good_answer() {
+    let first = recordings().remove(0);
+    let left = first.limits_after(&[
+        "x-ratelimit-remaining-requests: 59",
+        "x-ratelimit-remaining-tokens: 0",
+        "x-ratelimit-reset-tokens: 6m0s",
+    ]);
+    let left = left.await;
+    assert_eq!((left.requests_left, left.tokens_left), (Some(59), Some(0)));
+    let wait = left.reset_at.expect("it said when").duration_since(tokio::time::Instant::now());
+    assert!((350..=360).contains(&wait.as_secs()), "{wait:?}");
+}

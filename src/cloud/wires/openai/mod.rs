@@ -46,6 +46,11 @@ impl OpenAi {
         })
     }
 
+    /// For a server with addresses of its own.
+    pub(in crate::cloud) fn at(completions: Uri, chat: Uri, dialect: Arc<Dialect>) -> Self {
+        Self { completions, chat, dialect }
+    }
+
     /// The route that answers, and how its answer reads.
     fn route(&self, shape: Shape) -> (&Uri, Shape) {
         match (shape, self.dialect.fim) {

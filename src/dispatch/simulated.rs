@@ -1,0 +1,92 @@
+//! The decision on somebody else's clock.
+//!
+//! `weir plan` and `weir bench spill` replay traffic in simulated time. What they replay is this
+//! room's own decision, not a likeness of it: threshold, filters, order and the health of the
+//! rows are those of [`super`]; only the backends' answers are played by the caller, who tells
+//! what became of each.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::decide::Place;
+use super::{Dispatcher, Load, Quote, Safeguards, Target};
+use crate::completion::{CompletionRequest, Refusal};
+use crate::config::OverflowConfig;
+use crate::policy::secrets::Scanner;
+use crate::telemetry::Telemetry;
+
+/// A dispatcher whose time is told and whose backends are played. Budgets are the caller's: there
+/// is no ledger behind it.
+pub(crate) struct Simulated<L, C> {
+    dispatcher: Dispatcher<L, C>,
+}
+
+/// Where a request goes first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Placed {
+    Local,
+    /// The rows that may be asked, in this order.
+    Clouds(Vec<usize>),
+    /// Nobody may have it.
+    Shed,
+}
+
+impl<L: Load, C: Quote> Simulated<L, C> {
+    pub(crate) fn new(
+        local: L,
+        clouds: Vec<Target<C>>,
+        overflow: &OverflowConfig,
+        scanner: Scanner,
+    ) -> Self {
+        let safeguards = Safeguards { scanner, ledger: None, tenants: Vec::new() };
+        let telemetry = Telemetry::new();
+        Self { dispatcher: Dispatcher::new(local, clouds, overflow, safeguards, telemetry) }
+    }
+
+    /// Decides, and lets the decision count.
+    pub(crate) fn place(&self, request: &CompletionRequest, now: Instant) -> Placed {
+        let decision = self.dispatcher.decide(request, None, now);
+        self.dispatcher.commit(request, &decision, now);
+        match decision.place {
+            Place::Local => Placed::Local,
+            Place::Clouds(rows) => Placed::Clouds(rows),
+            Place::Shed(_) => Placed::Shed,
+        }
+    }
+
+    /// The rows for a request that the box has refused.
+    pub(crate) fn rows_instead(&self, request: &CompletionRequest, now: Instant) -> Vec<usize> {
+        self.dispatcher.open_rows(request, now).0
+    }
+
+    /// Whether overflow goes on.
+    pub(crate) fn is_active(&self, now: Instant) -> bool {
+        self.dispatcher.threshold().active(now)
+    }
+
+    /// Whether to ask a row now. A place there is taken until the row was told that it has
+    /// [refused](Self::refused) or [ended](Self::ended_well).
+    pub(crate) fn admit(&self, row: usize, request: &CompletionRequest, now: Instant) -> bool {
+        let row = &self.dispatcher.rows[row];
+        let asked = row.backend.quote(request);
+        asked.is_ok_and(|asked| row.enter(&asked, row.backend.left(), now))
+    }
+
+    /// A row that was asked gave content.
+    pub(crate) fn answered(&self, row: usize, ttft: Duration, now: Instant) {
+        self.dispatcher.rows[row].answered(ttft, now);
+    }
+
+    /// A row that was asked gave none.
+    pub(crate) fn refused(&self, row: usize, refusal: &Refusal, now: Instant) {
+        self.dispatcher.rows[row].refused(refusal, now);
+        self.dispatcher.rows[row].leave();
+    }
+
+    /// An answer came to its end.
+    pub(crate) fn ended_well(&self, row: usize, now: Instant) {
+        self.dispatcher.rows[row].ended_well(now);
+        self.dispatcher.rows[row].leave();
+    }
+}

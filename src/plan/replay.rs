@@ -1,0 +1,316 @@
+//! A trace run through a router, a box and clouds, in simulated time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::cloud::{Answer, CloudRow, SimulatedCloud};
+use super::local::{BoxRoom, Progress, SimulatedBox};
+use super::outcome::{Outcome, Placement, Tallies};
+use super::rivals::{Cooldown, QueueDepth};
+use super::router::{Router, Sight, Weir};
+use super::speed::BoxSpeed;
+use super::trace::{Arrival, Trace};
+use crate::completion::{Fault, Reason, Refusal};
+use crate::config::OverflowConfig;
+use crate::dispatch::Placed;
+use crate::policy::secrets::Scanner;
+
+/// What a trace is replayed against.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub speed: BoxSpeed,
+    pub room: BoxRoom,
+    pub clouds: Vec<CloudRow>,
+    pub overflow: OverflowConfig,
+    /// Of the clouds' times.
+    pub seed: u64,
+}
+
+/// Who decides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Policy {
+    /// [`crate::dispatch`].
+    Weir,
+    /// Nothing leaves; without clouds [`Policy::Weir`] is the same.
+    Local,
+    /// A queue of so many, as it was seen now and then, for a cloud.
+    QueueDepth { most: usize, cloud: usize, seen_every: Duration },
+    /// So long after a failure, for a cloud.
+    Cooldown { pause: Duration, cloud: usize },
+}
+
+/// Replays a trace.
+pub fn replay(trace: &Trace, world: &World, policy: Policy) -> Outcome {
+    // A simulated cloud that fails is no news for a log.
+    let nobody = tracing::subscriber::NoSubscriber::default();
+    tracing::subscriber::with_default(nobody, || Replay::new(trace, world, policy).run())
+}
+
+struct Replay<'a> {
+    trace: &'a Trace,
+    /// What the trace's 0 is for whoever decides.
+    zero: Instant,
+    local: SimulatedBox,
+    overhead_ns: u64,
+    clouds: Vec<SimulatedCloud>,
+    router: Box<dyn Router>,
+    events: BinaryHeap<Reverse<Event>>,
+    /// What is left of what a request may be tried with, by the event's number.
+    seed: u64,
+    active: bool,
+    tallies: Tallies,
+    progress: Vec<Progress>,
+}
+
+/// Something that a cloud does.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Event {
+    at_ns: u64,
+    request: u32,
+    row: usize,
+    what: What,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    First { asked_ns: u64, end_ns: u64 },
+    Refused(Attempt),
+    Ended,
+}
+
+/// A request that looks for a cloud.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Attempt {
+    /// Rows to ask next, the last one first.
+    rest: Vec<usize>,
+    /// What to do when none is left: the box, or nothing.
+    then_local: bool,
+    /// Why the row in hand gave nothing.
+    why: Why,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Why {
+    Limited { retry_after_ns: u64 },
+    Late,
+}
+
+impl Why {
+    fn of(refusal: &Refusal) -> Self {
+        match refusal.retry_after {
+            Some(after) => Why::Limited { retry_after_ns: after.as_nanos() as u64 },
+            None => Why::Late,
+        }
+    }
+
+    fn refusal(self) -> Refusal {
+        match self {
+            Why::Limited { retry_after_ns } => {
+                Refusal::new(Reason::Cloud(Fault::Throttled), "limited")
+                    .with_retry_after(Duration::from_nanos(retry_after_ns))
+            }
+            Why::Late => Refusal::new(Reason::CloudTimeout, "late"),
+        }
+    }
+}
+
+impl<'a> Replay<'a> {
+    fn new(trace: &'a Trace, world: &World, policy: Policy) -> Self {
+        let local = SimulatedBox::new(world.room.clone(), &world.speed, trace.sessions);
+        let rows: &[CloudRow] = if policy == Policy::Local { &[] } else { &world.clouds };
+        let clouds: Vec<_> = rows.iter().cloned().map(SimulatedCloud::new).collect();
+        let router: Box<dyn Router> = match policy {
+            Policy::Weir | Policy::Local => {
+                let scanner = Scanner::new(&[]).expect("the known formats compile");
+                let purses = clouds.iter().map(|cloud| (cloud.row().clone(), cloud.purse()));
+                let saturation = local.saturation().clone();
+                Box::new(Weir::new(saturation, purses, &world.overflow, &scanner))
+            }
+            Policy::QueueDepth { most, cloud, seen_every } => {
+                Box::new(QueueDepth { most, cloud, seen_every, seen: None, leaving: false })
+            }
+            Policy::Cooldown { pause, cloud } => {
+                let late = world.overflow.ttft_objective;
+                Box::new(Cooldown { late, pause, cloud, until: None })
+            }
+        };
+        Self {
+            trace,
+            zero: Instant::now(),
+            local,
+            overhead_ns: (world.speed.overhead_ms * 1e6) as u64,
+            router,
+            events: BinaryHeap::new(),
+            seed: world.seed,
+            active: false,
+            tallies: Tallies::new(trace, world.overflow.ttft_objective),
+            progress: Vec::new(),
+            clouds,
+        }
+    }
+
+    fn run(mut self) -> Outcome {
+        for request in 0..self.trace.arrivals.len() as u32 {
+            let at_ns = self.arrival(request).at_ns;
+            self.play_until(at_ns);
+            self.arrive(request, at_ns);
+        }
+        self.play_until(u64::MAX);
+        let rows = self.clouds.iter().map(|cloud| {
+            let unaffordable = cloud.purse().refusals();
+            (cloud.row().name.clone(), super::cloud::Tally { unaffordable, ..cloud.tally })
+        });
+        self.tallies.outcome(rows.collect())
+    }
+
+    fn arrival(&self, request: u32) -> Arrival {
+        self.trace.arrivals[request as usize]
+    }
+
+    fn at(&self, ns: u64) -> Instant {
+        self.zero + Duration::from_nanos(ns)
+    }
+
+    /// Everything that happens before `until_ns`, or then.
+    fn play_until(&mut self, until_ns: u64) {
+        loop {
+            let local = self.local.next_ns().unwrap_or(u64::MAX);
+            let cloud = self.events.peek().map_or(u64::MAX, |Reverse(event)| event.at_ns);
+            let next = local.min(cloud);
+            if next > until_ns || next == u64::MAX {
+                return;
+            }
+            if local <= cloud { self.play_local(local) } else { self.play_cloud() }
+        }
+    }
+
+    fn play_local(&mut self, now_ns: u64) {
+        let mut progress = std::mem::take(&mut self.progress);
+        self.local.advance(now_ns, &mut progress);
+        for progress in progress.drain(..) {
+            match progress {
+                Progress::First(request) => {
+                    let ttft_ns = now_ns + self.overhead_ns - self.arrival(request).at_ns;
+                    self.router.local_first(Duration::from_nanos(ttft_ns), self.at(now_ns));
+                    self.tallies.first(request, Placement::Local, ttft_ns);
+                }
+                Progress::Ended(request, service) => self.tallies.served(request, service),
+            }
+        }
+        self.progress = progress;
+    }
+
+    fn play_cloud(&mut self) {
+        let Some(next) = self.events.peek_mut() else { return };
+        let Reverse(Event { at_ns, request, row, what }) = PeekMut::pop(next);
+        let now = self.at(at_ns);
+        match what {
+            What::First { asked_ns, end_ns } => {
+                let arrival = self.arrival(request);
+                self.router.answered(row, Duration::from_nanos(at_ns - asked_ns), now);
+                let cost = self.clouds[row].book(&arrival, at_ns);
+                self.tallies.first(request, Placement::Cloud(row), at_ns - arrival.at_ns);
+                self.tallies.paid(at_ns, cost);
+                self.events.push(Reverse(Event { at_ns: end_ns, request, row, what: What::Ended }));
+            }
+            What::Refused(attempt) => {
+                self.clouds[row].ended();
+                self.router.refused(row, &attempt.why.refusal(), now);
+                self.try_clouds(request, attempt, at_ns);
+            }
+            What::Ended => {
+                self.clouds[row].ended();
+                self.router.ended_well(row, now);
+                self.tallies.ended();
+            }
+        }
+    }
+
+    fn sight(&self, now_ns: u64) -> Sight {
+        Sight { now: self.at(now_ns), queue_depth: self.local.queue_depth() }
+    }
+
+    fn arrive(&mut self, request: u32, now_ns: u64) {
+        self.local.catch_up(now_ns);
+        let arrival = self.arrival(request);
+        let sight = self.sight(now_ns);
+        self.note_state(sight.now, now_ns);
+        let placed = self.router.place(&arrival, sight);
+        self.note_state(sight.now, now_ns);
+        match placed {
+            Placed::Local => self.try_local(request, now_ns),
+            Placed::Shed => self.tallies.shed(request),
+            Placed::Clouds(mut rest) => {
+                rest.reverse();
+                self.tallies.left(now_ns);
+                self.try_clouds(
+                    request,
+                    Attempt { rest, then_local: true, why: Why::Late },
+                    now_ns,
+                );
+            }
+        }
+    }
+
+    /// Overflow may have ended by time alone.
+    fn note_state(&mut self, now: Instant, now_ns: u64) {
+        let active = self.router.is_active(now);
+        if std::mem::replace(&mut self.active, active) != active {
+            self.tallies.changed(now_ns);
+        }
+    }
+
+    /// The box, then the clouds if it is full.
+    fn try_local(&mut self, request: u32, now_ns: u64) {
+        let arrival = self.arrival(request);
+        if self.local.offer(request, &arrival, now_ns) {
+            return;
+        }
+        let sight = self.sight(now_ns);
+        let mut rest = self.router.instead(&arrival, sight);
+        rest.reverse();
+        self.try_clouds(request, Attempt { rest, then_local: false, why: Why::Late }, now_ns);
+    }
+
+    /// Asks one row after another until one has the request.
+    fn try_clouds(&mut self, request: u32, mut attempt: Attempt, now_ns: u64) {
+        let arrival = self.arrival(request);
+        while let Some(row) = attempt.rest.pop() {
+            if !self.router.admit(row, self.at(now_ns)) {
+                continue;
+            }
+            let mut luck = luck(self.seed, request, row);
+            match self.clouds[row].ask(&arrival, now_ns, &mut luck) {
+                Answer::Busy => {
+                    let busy = crate::completion::Reason::CloudBusy;
+                    self.router.refused(row, &Refusal::new(busy, "busy"), self.at(now_ns));
+                }
+                Answer::Refused { at_ns, refusal } => {
+                    attempt.why = Why::of(&refusal);
+                    let what = What::Refused(attempt);
+                    self.events.push(Reverse(Event { at_ns, request, row, what }));
+                    return;
+                }
+                Answer::First { at_ns, end_ns } => {
+                    let what = What::First { asked_ns: now_ns, end_ns };
+                    self.events.push(Reverse(Event { at_ns, request, row, what }));
+                    return;
+                }
+            }
+        }
+        if !attempt.then_local || !self.local.offer(request, &arrival, now_ns) {
+            self.tallies.shed(request);
+        }
+    }
+}
+
+/// The same for a request and a row whatever else happens, so that two policies meet the same
+/// clouds.
+fn luck(seed: u64, request: u32, row: usize) -> fastrand::Rng {
+    let of_request = seed.wrapping_add(u64::from(request) << 8).wrapping_add(row as u64);
+    fastrand::Rng::with_seed(of_request.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
