@@ -20,7 +20,7 @@ pub use self::local::{Facts, Local, LocalError, write_cache};
 use crate::api::{self, Api, Doors, Limits, ModelCard, Placed, Service, Shed};
 use crate::cloud::{self, EgressError, Provider};
 use crate::completion::{CompletionRequest, CompletionStream, Refusal};
-use crate::config::Config;
+use crate::config::{CloudConfig, Config};
 use crate::dispatch::{
     self, Bounds, Dispatcher, Explanation, Left, Load, Quote, Rates, Safeguards, Target, Terms,
 };
@@ -109,20 +109,21 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     Ok(App { addresses, facts, engine, ledger, telemetry, going_down, server })
 }
 
-fn target(provider: Provider) -> Target<Provider> {
+/// What a row may be asked.
+pub(crate) fn bounds(row: &CloudConfig) -> Bounds {
+    let rates =
+        Rates { requests_per_min: row.requests_per_min, tokens_per_min: row.tokens_per_min };
+    Bounds { max_in_flight: row.max_in_flight, rates, prefer: row.prefer }
+}
+
+/// A row as the dispatcher takes it.
+pub(crate) fn target(provider: Provider) -> Target<Provider> {
     let row = provider.row();
     let attested_by = row.declared.attested_by.clone();
     Target {
         name: row.name.clone(),
         declared: row.declared.clone(),
-        bounds: Bounds {
-            max_in_flight: row.max_in_flight,
-            rates: Rates {
-                requests_per_min: row.requests_per_min,
-                tokens_per_min: row.tokens_per_min,
-            },
-            prefer: row.prefer,
-        },
+        bounds: bounds(row),
         terms: Terms { price: row.price.clone(), model: row.model.clone(), attested_by },
         backend: provider,
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::bench::box_speed;
 use super::{Failure, complain, say};
-use crate::app::STEP_ROWS_MAX;
+use crate::app::{STEP_ROWS_MAX, bounds};
 use crate::config::{CloudConfig, Config, ModelConfig};
 use crate::ledger::audit::{self, Filter, Traffic};
 use crate::money::Money;
@@ -175,7 +175,7 @@ fn cloud_row(row: &CloudConfig, speed: CloudSpeed) -> CloudRow {
         price: row.price.clone(),
         speed,
         max_tokens: row.max_tokens,
-        max_in_flight: row.max_in_flight,
+        bounds: bounds(row),
         first_token_timeout: row.first_token_timeout,
         budget_day: cap.map(Money::from_nano),
     }

@@ -92,7 +92,8 @@ impl Config {
         Self::from_text(&text, flags, &environment)
     }
 
-    fn from_text(
+    /// The same for a text at hand.
+    pub(crate) fn from_text(
         text: &str,
         flags: Overrides,
         env: Lookup<'_>,
