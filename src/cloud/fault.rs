@@ -58,8 +58,11 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "too_many_requests",
             "rate_limit_exceeded",
             "rate_limit_error",
+            "rate_limited",
+            "service_tier_capacity_exceeded",
             "overloaded",
             "overloaded_error",
+            "OutOfHostCapacity",
         ],
     ),
     (
@@ -89,6 +92,7 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "model_not_found",
             "DeploymentNotFound",
             "OperationNotSupported",
+            "invalid_model",
         ],
     ),
     (
@@ -97,6 +101,9 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ValidationException",
             "INVALID_ARGUMENT",
             "InvalidParameter",
+            "MissingParameter",
+            "CannotParseRequest",
+            "exceed_context_size_error",
             "context_length_exceeded",
             "string_above_max_length",
         ],
@@ -253,11 +260,16 @@ impl Told {
 
     fn field(&mut self, key: &str, value: &Value, depth: usize) {
         match (key, value) {
-            ("code" | "type" | "__type" | "status" | "reason" | "Code", Value::String(name)) => {
+            (
+                "code" | "type" | "__type" | "error_type" | "status" | "reason" | "Code",
+                Value::String(name),
+            ) => {
                 self.name(name);
                 // Azure writes a status as text where it has no name.
                 self.status(name.parse().ok());
             }
+            // OpenRouter's way to say that a provider's moderation refused the prompt.
+            ("flagged_input", _) => self.name("content_filter"),
             ("code" | "status", Value::Number(number)) => {
                 self.status(number.as_u64().and_then(|code| u16::try_from(code).ok()));
             }
@@ -272,9 +284,10 @@ impl Told {
         }
     }
 
+    /// The first that is one of an error counts.
     fn status(&mut self, code: Option<u16>) {
-        let status = code.and_then(|code| StatusCode::from_u16(code).ok());
-        self.status = self.status.or(status.filter(|status| status.as_u16() >= 400));
+        let code = code.filter(|code| (400..600).contains(code));
+        self.status = self.status.or(code.and_then(|code| StatusCode::from_u16(code).ok()));
     }
 
     /// AWS writes `name:URL` in a header and `namespace#name` in a body.

@@ -6,6 +6,8 @@
 //! choice cleaned and cut by [`choice`]. What is no answer is read by [`fault`].
 
 mod auth;
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "azure")]
 mod azure;
 mod choice;
@@ -41,7 +43,7 @@ use crate::completion::{Backend, CompletionRequest, CompletionStream, Fault, Rea
 use crate::config::{CloudConfig, CloudFim};
 use crate::money::Asked;
 use auth::Auth;
-use auth::fetch::{self, Services};
+use auth::fetch::{self, Services, Ways};
 use reply::Reply;
 use stream::{Reading, Start, Timing};
 use wires::{Rendered, Wire};
@@ -65,14 +67,15 @@ pub fn providers(rows: &[CloudConfig]) -> Result<Vec<Provider>, EgressError> {
         return Ok(Vec::new());
     }
     let mut egress = Egress::builder();
-    let registered = |row| Ok((row, egress.row(row)?, fetch::ways(row, &mut egress)?));
-    let rows: Vec<_> = rows.iter().map(registered).collect::<Result<_, EgressError>>()?;
+    let ways = rows.iter().map(|row| Ok((egress.row(row)?, fetch::ways(row, &mut egress)?)));
+    let ways: Vec<(Way, Ways)> = ways.collect::<Result<_, EgressError>>()?;
     let egress = Arc::new(egress.build());
-    let provider = |(row, way, ways)| {
-        let services = Arc::new(Services::new(egress.clone(), ways));
+    let rows = rows.iter().zip(ways);
+    rows.map(|(row, (way, others))| {
+        let services = Services::new(egress.clone(), others);
         Provider::new(row, egress.clone(), way, services)
-    };
-    rows.into_iter().map(provider).collect()
+    })
+    .collect()
 }
 
 impl Provider {
@@ -81,7 +84,7 @@ impl Provider {
         row: &CloudConfig,
         egress: Arc<Egress>,
         way: Way,
-        services: Arc<Services>,
+        services: Services,
     ) -> Result<Self, EgressError> {
         Ok(Self {
             wire: services::wire(row)?,
@@ -129,6 +132,7 @@ impl Provider {
         if let (true, Ok(id)) = (told, HeaderValue::from_str(id)) {
             head.headers.insert("x-request-id", id);
         }
+        head.headers.extend(self.wire.headers());
         self.auth.sign(&mut head, &rendered.body, self.cloud_time())?;
         Ok(Request::from_parts(head, Full::new(rendered.body.clone())))
     }
@@ -172,12 +176,12 @@ impl Provider {
         id: &str,
         rendered: &Rendered,
         timing: &Timing,
-    ) -> Result<(fault::Kind, Incoming), Refusal> {
+    ) -> Result<(fault::Kind, Response<Incoming>), Refusal> {
         let mut again = true;
         loop {
             let response = self.exchange(id, rendered, timing).await?;
             if let Some(kind) = fault::kind(&response, rendered.accept) {
-                return Ok((kind?, response.into_body()));
+                return Ok((kind?, response));
             }
             let headers = response.headers().clone();
             let refusal = fault::refusal(&self.row, response).await;
@@ -203,8 +207,10 @@ impl Backend for Provider {
             Refusal::new(Reason::CloudBusy, "the cloud has all the requests it may have")
         })?;
         let timing = Timing::new(&self.row, request.deadline, Instant::now());
-        let (kind, body) = self.answer(&request.id, &rendered, &timing).await?;
-        let Rendered { stops, emulated, frames, reader, max_tokens, .. } = rendered;
+        let (kind, response) = self.answer(&request.id, &rendered, &timing).await?;
+        let Rendered { stops, emulated, frames, mut reader, max_tokens, .. } = rendered;
+        let (head, body) = response.into_parts();
+        reader.head(&head.headers);
         let reading = Reading::new(Start {
             body,
             permit,

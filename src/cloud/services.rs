@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::auth::Auth;
 use super::auth::fetch::Services;
 use super::auth::key::Key;
+#[cfg(feature = "aws")]
+use super::aws;
 #[cfg(feature = "azure")]
 use super::azure;
 use super::egress::EgressError;
@@ -14,6 +16,7 @@ use super::google;
 use super::oci;
 use super::wires::Wire;
 use super::wires::openai::OpenAi;
+use crate::config::services::aws::AwsConfig;
 use crate::config::services::{Dialect, OciChat};
 use crate::config::{CloudConfig, CloudService};
 
@@ -26,6 +29,7 @@ pub(super) fn wire(row: &CloudConfig) -> Result<Box<dyn Wire>, EgressError> {
         }
         CloudService::Dialect(dialect) => Ok(Box::new(openai(dialect.clone())?)),
         CloudService::Oci(chat) => oci_wire(row, chat),
+        CloudService::Aws(aws) => aws_wire(row, aws),
         #[cfg(feature = "azure")]
         CloudService::Azure(azure) => Ok(Box::new(azure::wire(row, azure).ok_or_else(bad)?)),
         #[cfg(feature = "google")]
@@ -36,23 +40,49 @@ pub(super) fn wire(row: &CloudConfig) -> Result<Box<dyn Wire>, EgressError> {
 }
 
 /// `services` reach whoever grants the row's credentials.
-pub(super) fn auth(
-    row: &CloudConfig,
-    services: Arc<Services>,
-) -> Result<Box<dyn Auth>, EgressError> {
+pub(super) fn auth(row: &CloudConfig, services: Services) -> Result<Box<dyn Auth>, EgressError> {
     match &row.service {
-        CloudService::OpenAi | CloudService::Dialect(_) | CloudService::Weir => {
-            let Some(key) = &row.api_key else { return Ok(Box::new(Key::none())) };
-            Ok(Box::new(Key::bearer(key).map_err(|_| EgressError::Key(row.name.clone()))?))
-        }
+        CloudService::OpenAi | CloudService::Dialect(_) | CloudService::Weir => bearer(row),
         CloudService::Oci(chat) => oci_auth(row, chat),
+        CloudService::Aws(aws) => aws_auth(row, aws, services),
         #[cfg(feature = "azure")]
-        CloudService::Azure(azure) => azure::auth(row, &azure.auth, services),
+        CloudService::Azure(azure) => azure::auth(row, &azure.auth, Arc::new(services)),
         #[cfg(feature = "google")]
-        CloudService::Vertex(vertex) => Ok(google::auth(row, &vertex.credentials, services)),
+        CloudService::Vertex(vertex) => {
+            Ok(google::auth(row, &vertex.credentials, Arc::new(services)))
+        }
         #[cfg(not(all(feature = "azure", feature = "google")))]
         _ => Err(EgressError::Origin(row.name.clone())),
     }
+}
+
+fn bearer(row: &CloudConfig) -> Result<Box<dyn Auth>, EgressError> {
+    let Some(key) = &row.api_key else { return Ok(Box::new(Key::none())) };
+    Ok(Box::new(Key::bearer(key).map_err(|_| EgressError::Key(row.name.clone()))?))
+}
+
+#[cfg(feature = "aws")]
+fn aws_wire(row: &CloudConfig, aws: &AwsConfig) -> Result<Box<dyn Wire>, EgressError> {
+    aws::wire(row, aws).ok_or_else(|| EgressError::Origin(row.name.clone()))
+}
+
+#[cfg(feature = "aws")]
+fn aws_auth(
+    row: &CloudConfig,
+    aws: &AwsConfig,
+    services: Services,
+) -> Result<Box<dyn Auth>, EgressError> {
+    aws::auth(row, aws, services).map_or_else(|| bearer(row), Ok)
+}
+
+#[cfg(not(feature = "aws"))]
+fn aws_wire(row: &CloudConfig, _: &AwsConfig) -> Result<Box<dyn Wire>, EgressError> {
+    Err(EgressError::Origin(row.name.clone()))
+}
+
+#[cfg(not(feature = "aws"))]
+fn aws_auth(row: &CloudConfig, _: &AwsConfig, _: Services) -> Result<Box<dyn Auth>, EgressError> {
+    Err(EgressError::Origin(row.name.clone()))
 }
 
 #[cfg(feature = "oci")]

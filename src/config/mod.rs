@@ -23,6 +23,7 @@ pub use connection::{Connection, Identity, PrivateKey, Proxy};
 pub use policy::{Budget, Micros, PolicyConfig, TenantConfig};
 pub use raw::{Complaint, Overrides, RawConfig, RawModel, RawOverflow, RawServe};
 use raw::{RawCloud, RawConnection};
+use services::aws::AwsConfig;
 
 use crate::completion::compliance::Declared;
 use crate::money::Price;
@@ -297,15 +298,18 @@ pub enum CloudService {
     Oci(OciChat),
     Azure(Azure),
     Vertex(Vertex),
+    /// Bedrock, or an endpoint of SageMaker.
+    Aws(Arc<AwsConfig>),
 }
 
 impl CloudService {
-    /// Who grants the credentials that its requests are signed with.
+    /// Every service beside the row's own that its credentials come from.
     pub fn credential_services(&self) -> Vec<&hyper::Uri> {
         match self {
-            CloudService::Azure(azure) => azure.credential_services(),
-            CloudService::Vertex(vertex) => vertex.credential_services(),
-            _ => Vec::new(),
+            Self::Aws(aws) => aws.credential_services(),
+            Self::Azure(azure) => azure.credential_services(),
+            Self::Vertex(vertex) => vertex.credential_services(),
+            Self::OpenAi | Self::Dialect(_) | Self::Weir | Self::Oci(_) => Vec::new(),
         }
     }
 }

@@ -17,7 +17,7 @@ pub(super) use money::{RawLedger, RawPrice};
 pub(super) use policy::{RawBudget, RawDeclared, RawPath, RawRequire, RawSecret, RawTenant};
 pub(super) use section::row_prefix;
 use section::{Section, rows};
-pub(super) use services::{RawOci, RawOpenAi, RawOpenRouter, RawServices};
+pub(super) use services::{RawAws, RawOci, RawOpenAi, RawOpenRouter, RawServices};
 use toml::Table;
 pub(super) use vertex::RawVertex;
 

@@ -1,3 +1,4 @@
+mod aws;
 #[cfg(feature = "azure")]
 mod azure;
 mod connection;
@@ -90,9 +91,16 @@ fn every_key_is_documented_in_its_section() {
             assert!(section.contains(&format!("\n| `{key}` |")), "{name} {key}");
         }
     }
-    for name in ["openai", "openrouter", "oci", "azure", "vertex"] {
-        let said =
-            complaints(&format!("[[cloud]]\nprovider = {name:?}\n{name} = {{ unheard = 1 }}"));
+    for (name, provider) in [
+        ("openai", "openai"),
+        ("openrouter", "openrouter"),
+        ("oci", "oci"),
+        ("aws", "bedrock"),
+        ("azure", "azure"),
+        ("vertex", "vertex"),
+    ] {
+        let row = format!("[[cloud]]\nprovider = {provider:?}\n{name} = {{ unheard = 1 }}");
+        let said = complaints(&row);
         let unknown = said.iter().find(|line| line.contains(".unheard")).unwrap();
         let heading = format!("### `[cloud.{name}]`");
         let section = DOCS.split(&heading).nth(1).unwrap().split("\n##").next().unwrap();

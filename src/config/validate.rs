@@ -1,5 +1,6 @@
 //! From what was typed to what we run: one conversion, all complaints at once.
 
+mod aws;
 mod azure;
 mod cloud;
 mod connection;

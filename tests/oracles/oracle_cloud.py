@@ -1,4 +1,4 @@
-"""What Oracle's own SDK signs: writes tests/fixtures/oci/signatures.json.
+"""What Oracle's own SDK signs: writes tests/fixtures/wires/oci/signatures.json.
 
 pins: oci==2.161.0
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from oci._vendor import requests
 from oci.signer import Signer
 
-FIXTURES = Path(__file__).parent.parent / "fixtures" / "oci"
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "wires" / "oci"
 REQUESTS = 512
 HOSTS = [
     "inference.generativeai.us-chicago-1.oci.oraclecloud.com",

@@ -92,6 +92,7 @@ pub(in crate::cloud) fn post_form(uri: &Uri, fields: &[(&str, &str)]) -> Request
 }
 
 /// JSON, posted.
+#[cfg(feature = "google")]
 pub(in crate::cloud) fn post_json(uri: &Uri, body: &serde_json::Value) -> Request<Full<Bytes>> {
     let mut request = request(Method::POST, uri, body.to_string().into());
     let kind = HeaderValue::from_static("application/json");
@@ -204,13 +205,16 @@ pub(in crate::cloud) mod tests {
     }
 
     /// The headers that a service reads; the others are our own business.
-    const TELLING: [&str; 6] = [
+    const TELLING: [&str; 9] = [
         "content-type",
         "metadata",
         "x-identity-header",
         "metadata-flavor",
         "authorization",
         "x-of-the-test",
+        "x-amz-security-token",
+        "x-aws-ec2-metadata-token",
+        "x-aws-ec2-metadata-token-ttl-seconds",
     ];
 
     fn recorded(head: &hyper::http::request::Parts, body: &[u8]) -> Value {

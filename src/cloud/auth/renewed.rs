@@ -24,6 +24,7 @@ const FETCH_MAX: Duration = Duration::from_secs(20);
 const REJECTED_EVERY: Duration = Duration::from_secs(10);
 
 /// What was fetched, and until when it holds; None: it says no end.
+#[derive(Debug)]
 pub(in crate::cloud) struct Fetched<T> {
     pub(in crate::cloud) value: T,
     pub(in crate::cloud) until: Option<SystemTime>,

@@ -152,7 +152,6 @@ impl Builder {
 
     /// The way to a metadata service at 169.254.169.254, 169.254.170.2, 169.254.170.23, their
     /// IPv6 addresses or `metadata.google.internal`, for a credential source that uses it.
-    #[cfg(any(test, feature = "azure", feature = "google"))]
     pub(crate) fn allow_metadata(
         &mut self,
         uri: &Uri,
@@ -161,8 +160,8 @@ impl Builder {
         self.register(uri, connect_timeout, &Connection::default(), Reach::Metadata)
     }
 
-    /// The way to whoever grants credentials: a metadata service, or another service.
-    #[cfg(any(feature = "azure", feature = "google"))]
+    /// The way to where credentials come from: a metadata service by its address, or a token
+    /// service, connected to as its row is.
     pub(crate) fn allow_credentials(
         &mut self,
         uri: &Uri,

@@ -27,7 +27,7 @@ impl Frames for Lines {
             bytes = &bytes[end + 1..];
             if let Some(data) = self.line.strip_prefix(b"data:") {
                 let data = std::str::from_utf8(data).map_err(|_| UTF8)?.trim().to_owned();
-                out.push_back(Message { event: String::new(), data });
+                out.push_back(Message { data, ..Message::default() });
             }
             self.line.clear();
         }

@@ -35,7 +35,7 @@ impl Chat {
 impl Wire for Chat {
     fn abilities(&self, _row: &CloudConfig) -> Abilities {
         // `numGenerations` is there, and no stream tells its choices apart for sure.
-        Abilities { n: false, seed: true, penalties: true, top_k: true, logprobs: None }
+        Abilities { chat: true, n: false, seed: true, penalties: true, top_k: true, logprobs: None }
     }
 
     fn render(&self, request: &CompletionRequest, row: &CloudConfig) -> Result<Rendered, Refusal> {

@@ -97,9 +97,9 @@ mod tests {
 
     use super::*;
 
-    const PKCS1: &str = include_str!("../../../tests/fixtures/oci/pkcs1.pem");
-    const PKCS8: &str = include_str!("../../../tests/fixtures/oci/pkcs8.pem");
-    const ORACLE: &str = include_str!("../../../tests/fixtures/oci/signatures.json");
+    const PKCS1: &str = include_str!("../../../tests/fixtures/wires/oci/pkcs1.pem");
+    const PKCS8: &str = include_str!("../../../tests/fixtures/wires/oci/pkcs8.pem");
+    const ORACLE: &str = include_str!("../../../tests/fixtures/wires/oci/signatures.json");
 
     fn parameters(header: &str) -> BTreeMap<&str, &str> {
         let rest = header.strip_prefix("Signature ").unwrap();

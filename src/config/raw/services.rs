@@ -10,6 +10,7 @@ pub struct RawServices {
     pub oci: Option<RawOci>,
     pub azure: Option<RawAzure>,
     pub vertex: Option<RawVertex>,
+    pub aws: Option<RawAws>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,6 +42,22 @@ pub struct RawOci {
     pub key_file: Option<String>,
 }
 
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawAws {
+    pub region: Option<String>,
+    pub api: Option<String>,
+    pub shape: Option<String>,
+    pub fips: Option<bool>,
+    pub endpoint: Option<String>,
+    pub container: Option<String>,
+    pub inference_component: Option<String>,
+    pub credentials: Option<String>,
+    pub profile: Option<String>,
+    pub role_arn: Option<String>,
+    pub external_id: Option<String>,
+    pub sts_url: Option<String>,
+}
+
 impl RawServices {
     pub(super) fn read(&mut self, section: &mut Section<'_>) {
         self.openai = section.table("openai", RawOpenAi::read);
@@ -48,6 +65,7 @@ impl RawServices {
         self.oci = section.table("oci", RawOci::read);
         self.azure = section.table("azure", RawAzure::read);
         self.vertex = section.table("vertex", RawVertex::read);
+        self.aws = section.table("aws", RawAws::read);
     }
 }
 
@@ -80,5 +98,22 @@ impl RawOci {
         self.user = section.take("user");
         self.fingerprint = section.take("fingerprint");
         self.key_file = section.take("key_file");
+    }
+}
+
+impl RawAws {
+    fn read(&mut self, section: &mut Section<'_>) {
+        self.region = section.take("region");
+        self.api = section.take("api");
+        self.shape = section.take("shape");
+        self.fips = section.take("fips");
+        self.endpoint = section.take("endpoint");
+        self.container = section.take("container");
+        self.inference_component = section.take("inference_component");
+        self.credentials = section.take("credentials");
+        self.profile = section.take("profile");
+        self.role_arn = section.take("role_arn");
+        self.external_id = section.take("external_id");
+        self.sts_url = section.take("sts_url");
     }
 }

@@ -1,5 +1,6 @@
 //! What each provider's rows have beside the keys that all rows have.
 
+pub mod aws;
 mod azure;
 mod dialect;
 mod google;

@@ -64,7 +64,7 @@ fn what_a_provider_lacks_is_not_asked_of_it() {
 mod oci {
     use super::*;
 
-    const PEM: &str = include_str!("../../../tests/fixtures/oci/pkcs8.pem");
+    const PEM: &str = include_str!("../../../tests/fixtures/wires/oci/pkcs8.pem");
     const FINGERPRINT: &str = "20:3b:97:13:55:1c:de:0d:d3:37:d8:50:4e:c5:3a:34";
 
     fn private(folder: &tempfile::TempDir, name: &str, text: &str) -> String {

@@ -8,7 +8,7 @@ use models::fim::Family;
 use super::service::Provider;
 use super::{COUNT_MAX, Checker, TOKENS_MAX};
 use crate::config::raw::row_prefix;
-use crate::config::{CloudConfig, CloudFim, RawCloud, defaults};
+use crate::config::{CloudConfig, CloudFim, CloudService, RawCloud, defaults};
 
 /// Most `[[cloud]]` rows; each is a label value of `weir_requests_total`.
 const CLOUDS_MAX: usize = 64;
@@ -38,11 +38,15 @@ impl Checker<'_> {
     fn cloud(&mut self, raw: &RawCloud) -> Option<CloudConfig> {
         let name = self.row_name(raw.name.as_deref());
         let provider = self.provider(raw);
-        let service = self.service(raw, provider);
-        let base_url = self.base_url(raw, provider);
+        let mut api_key = self.api_key(raw);
+        let service = self.service(raw, provider, &mut api_key);
+        let base_url = self.base_url(raw, provider, service.as_ref());
         let model = self.required("model", raw.model.as_deref());
-        let fim = self.cloud_fim(raw, provider);
-        let api_key = self.api_key(raw);
+        let fims = provider.fims(service.as_ref());
+        let fim = fims.and_then(|fims| self.cloud_fim(raw, provider, fims));
+        if let (Some(CloudService::Aws(aws)), Some(url)) = (&service, &base_url) {
+            self.aws_region_of(aws, url);
+        }
         if let Some(url) = &base_url {
             self.warn_clear_text(url, api_key.is_some());
         }
@@ -111,11 +115,19 @@ impl Checker<'_> {
     }
 
     /// What the row says, or else where its provider is.
-    fn base_url(&mut self, raw: &RawCloud, provider: &Provider) -> Option<hyper::Uri> {
-        let known = match (raw.base_url.as_deref(), provider.word) {
-            (None, "oci") if raw.services.oci.is_some() => Some(self.oci_url(raw)?),
-            (None, "azure") if raw.services.azure.is_some() => Some(self.azure_url(raw)?),
-            (None, "vertex") if raw.services.vertex.is_some() => Some(self.vertex_url(raw)?),
+    fn base_url(
+        &mut self,
+        raw: &RawCloud,
+        provider: &Provider,
+        service: Option<&CloudService>,
+    ) -> Option<hyper::Uri> {
+        let known = match (raw.base_url.as_deref(), provider.word, service) {
+            (None, "oci", _) if raw.services.oci.is_some() => Some(self.oci_url(raw)?),
+            (None, "azure", _) if raw.services.azure.is_some() => Some(self.azure_url(raw)?),
+            (None, "vertex", _) if raw.services.vertex.is_some() => Some(self.vertex_url(raw)?),
+            (None, _, Some(CloudService::Aws(aws))) => Some(self.aws_address(aws, raw)?),
+            // What is wrong with the provider was said.
+            (None, "bedrock" | "sagemaker", None) => return None,
             _ => None,
         };
         let typed = raw.base_url.as_deref().or(known.as_deref()).or(provider.base_url);
@@ -144,11 +156,12 @@ impl Checker<'_> {
         }
     }
 
-    fn cloud_fim(&mut self, raw: &RawCloud, provider: &Provider) -> Option<CloudFim> {
-        let fims = match provider.word {
-            "vertex" => Self::vertex_fims(raw),
-            _ => provider.fims,
-        };
+    fn cloud_fim(
+        &mut self,
+        raw: &RawCloud,
+        provider: &Provider,
+        fims: &[&'static str],
+    ) -> Option<CloudFim> {
         let Some(&usual) = fims.first() else {
             let typed = [("fim", raw.fim.is_some()), ("fim_family", raw.fim_family.is_some())];
             for (key, _) in typed.into_iter().filter(|(_, typed)| *typed) {

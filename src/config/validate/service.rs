@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Checker;
 use crate::config::raw::{RawOpenAi, RawOpenRouter, RawServices};
 use crate::config::services::{Dialect, Routing};
-use crate::config::{CloudService, RawCloud};
+use crate::config::{CloudService, RawCloud, Secret};
 
 /// Names in `only`, and bytes of one.
 const ROUTES_MAX: usize = 16;
@@ -19,6 +19,8 @@ pub(super) struct Provider {
     /// How it can be made to fill in, the usual way first; none: a way of its own.
     pub(super) fims: &'static [&'static str],
     family: Family,
+    /// The name of the table that belongs to it, and of the feature that some need.
+    table: &'static str,
     /// Whether this binary can speak to it.
     pub(super) built: bool,
 }
@@ -33,13 +35,15 @@ enum Family {
     Oci,
     Azure,
     Vertex,
+    Bedrock,
+    SageMaker,
 }
 
 /// DeepSeek's FIM route generates no more.
 const DEEPSEEK_TOKENS_MAX: i64 = 4096;
 
 /// The first is the default. `nim` is OpenAI's letter without a `suffix`.
-pub(super) const PROVIDERS: [Provider; 9] = [
+pub(super) const PROVIDERS: [Provider; 11] = [
     provider("openai", None, &["suffix", "template", "chat"], Family::OpenAi),
     provider("mistral", Some("https://api.mistral.ai/v1"), &["suffix", "chat"], Family::Mistral),
     provider(
@@ -66,10 +70,9 @@ pub(super) const PROVIDERS: [Provider; 9] = [
         built: cfg!(feature = "azure"),
         ..provider("azure", None, &["chat", "suffix", "template"], Family::Azure)
     },
-    Provider {
-        built: cfg!(feature = "google"),
-        ..provider("vertex", None, &["chat"], Family::Vertex)
-    },
+    Provider { built: cfg!(feature = "google"), ..provider("vertex", None, &[], Family::Vertex) },
+    aws("bedrock", Family::Bedrock),
+    aws("sagemaker", Family::SageMaker),
 ];
 
 const fn provider(
@@ -78,7 +81,24 @@ const fn provider(
     fims: &'static [&'static str],
     family: Family,
 ) -> Provider {
-    Provider { word, base_url, fims, family, built: true }
+    Provider { word, base_url, fims, family, table: word, built: true }
+}
+
+/// How rows at AWS fill in is told by their API, as for Vertex.
+const fn aws(word: &'static str, family: Family) -> Provider {
+    Provider { word, base_url: None, fims: &[], family, table: "aws", built: cfg!(feature = "aws") }
+}
+
+impl Provider {
+    /// How `service` can be made to fill in; None: nobody knows, since something is wrong with it.
+    pub(super) fn fims(&self, service: Option<&CloudService>) -> Option<&'static [&'static str]> {
+        match (service, self.family) {
+            (Some(CloudService::Aws(aws)), _) => Some(aws.api.fim_words()),
+            (Some(CloudService::Vertex(vertex)), _) => Some(vertex.api.fim_words()),
+            (None, Family::Bedrock | Family::SageMaker | Family::Vertex) => None,
+            _ => Some(self.fims),
+        }
+    }
 }
 
 impl Checker<'_> {
@@ -87,8 +107,8 @@ impl Checker<'_> {
         let words: Vec<_> = PROVIDERS.iter().map(|provider| (provider.word, provider)).collect();
         let provider = self.choice("provider", raw.provider.as_deref(), &PROVIDERS[0], &words);
         if !provider.built {
-            let word = if provider.word == "vertex" { "google" } else { provider.word };
-            self.complain("provider", format!("this weir was built without the feature {word}"));
+            let feature = if provider.table == "vertex" { "google" } else { provider.table };
+            self.complain("provider", format!("this weir was built without the feature {feature}"));
         }
         self.foreign_tables(&raw.services, provider);
         provider
@@ -102,16 +122,24 @@ impl Checker<'_> {
             ("oci", tables.oci.is_some()),
             ("azure", tables.azure.is_some()),
             ("vertex", tables.vertex.is_some()),
+            ("aws", tables.aws.is_some()),
         ];
-        for (word, _) in typed.into_iter().filter(|(word, typed)| *typed && *word != provider.word)
-        {
-            let is = provider.word;
-            self.complain(word, format!("is for provider = {word:?} only, and this is {is:?}"));
+        let foreign = |(table, typed): &(&str, bool)| *typed && *table != provider.table;
+        for (table, _) in typed.into_iter().filter(foreign) {
+            let of = PROVIDERS.iter().filter(|provider| provider.table == table);
+            let of: Vec<_> = of.map(|provider| format!("{:?}", provider.word)).collect();
+            let (of, is) = (of.join(" or "), provider.word);
+            self.complain(table, format!("is for provider = {of} only, and this is {is:?}"));
         }
     }
 
     /// None: something was complained about.
-    pub(super) fn service(&mut self, raw: &RawCloud, of: &Provider) -> Option<CloudService> {
+    pub(super) fn service(
+        &mut self,
+        raw: &RawCloud,
+        of: &Provider,
+        api_key: &mut Option<Secret>,
+    ) -> Option<CloudService> {
         let dialect = |dialect| Some(CloudService::Dialect(Arc::new(dialect)));
         match of.family {
             Family::OpenAi => Some(self.openai(raw.services.openai.as_ref())),
@@ -132,6 +160,9 @@ impl Checker<'_> {
             Family::Oci => self.oci(raw),
             Family::Azure => self.azure(raw),
             Family::Vertex => self.vertex(raw),
+            Family::Bedrock | Family::SageMaker => {
+                self.aws(raw, of.word, api_key).map(|aws| CloudService::Aws(aws.into()))
+            }
         }
     }
 

@@ -63,12 +63,6 @@ impl Checker<'_> {
         self.choice("vertex.api", vertex.api.as_deref(), VertexApi::GenerateContent, &APIS)
     }
 
-    /// How each API can be made to fill in, the usual way first.
-    pub(super) fn vertex_fims(raw: &RawCloud) -> &'static [&'static str] {
-        let api = raw.services.vertex.as_ref().and_then(|vertex| vertex.api.as_deref());
-        if api == Some("raw-predict") { &["suffix", "chat"] } else { &["chat"] }
-    }
-
     pub(super) fn vertex(&mut self, raw: &RawCloud) -> Option<CloudService> {
         let none = RawVertex::default();
         let vertex = raw.services.vertex.as_ref().unwrap_or(&none);

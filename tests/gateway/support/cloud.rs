@@ -36,6 +36,8 @@ pub(crate) struct Seen {
     /// The body as it came, and as JSON where it is.
     pub(crate) text: String,
     pub(crate) body: Value,
+    /// The body as it came: what a signature is about.
+    pub(crate) raw: Vec<u8>,
 }
 
 impl Seen {
@@ -294,14 +296,15 @@ async fn receive(stream: &mut TcpStream) -> Option<Seen> {
         }
     };
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let mut seen = Seen { head, text: String::new(), body: Value::Null };
+    let mut seen = Seen { head, text: String::new(), body: Value::Null, raw: Vec::new() };
     let length: usize = seen.header("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
     while bytes.len() < end + length {
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
             return None;
         }
     }
-    seen.text = String::from_utf8_lossy(&bytes[end..end + length]).into_owned();
-    seen.body = serde_json::from_str(&seen.text).unwrap_or(Value::Null);
+    seen.raw = bytes[end..end + length].to_vec();
+    seen.text = String::from_utf8_lossy(&seen.raw).into_owned();
+    seen.body = serde_json::from_slice(&seen.raw).unwrap_or(Value::Null);
     Some(seen)
 }

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use weir::config::CloudService;
 use weir::config::services::{GoogleCredentials, Vertex, VertexApi};
 
-use super::{ask, clouds, complete, cursor, field, json_answer, leaving, refused, row, sse, text};
+use super::door::{
+    ask, clouds, complete, cursor, field, json_answer, leaving, refused, row, sse, text,
+};
 use crate::support::cloud::{Cloud, Seen, Step, status};
 
 const KEY: &str = include_str!("../../fixtures/wires/google/service-account.json");

@@ -36,6 +36,7 @@ impl GenerateContent {
 impl Wire for GenerateContent {
     fn abilities(&self, row: &CloudConfig) -> Abilities {
         Abilities {
+            chat: true,
             // Several candidates come whole or not at all.
             n: !row.stream,
             seed: true,

@@ -64,6 +64,7 @@ impl OpenAi {
 impl Wire for OpenAi {
     fn abilities(&self, _row: &CloudConfig) -> Abilities {
         Abilities {
+            chat: true,
             n: self.dialect.n,
             seed: self.dialect.seed.is_some(),
             penalties: self.dialect.penalties,

@@ -1,10 +1,5 @@
-//! Providers' wires, through the door: an editor's request, weir, and a cloud on loopback that
-//! speaks the wire and believes nobody whose proof it has not checked.
-
-#[cfg(feature = "azure")]
-mod azure;
-#[cfg(feature = "google")]
-mod google;
+//! Through the door: an editor's request, weir, and a cloud on loopback that speaks the wire and
+//! believes nobody whose proof it has not checked.
 
 use std::time::{Duration, Instant};
 
@@ -22,12 +17,12 @@ use crate::support::weir::{Weir, clients};
 const CREDENTIALS_WAIT: Duration = Duration::from_secs(20);
 
 /// Where clouds run: a thread of their own, while the test's asks.
-fn clouds() -> Runtime {
+pub(super) fn clouds() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a thread")
 }
 
 /// A weir whose every request leaves for this row.
-fn leaving(row: &str) -> Weir {
+pub(super) fn leaving(row: &str) -> Weir {
     Weir::start(&format!(
         "overflow.anonymous_cloud = true\n[[path]]\npattern = \"only\"\npolicy = \"cloud-only\"\n\
          [[cloud]]\nname = \"far\"\nmax_tokens = 64\n{row}\n"
@@ -35,13 +30,13 @@ fn leaving(row: &str) -> Weir {
 }
 
 /// What an editor asks: `return |;`.
-fn cursor(stream: bool) -> Value {
+pub(super) fn cursor(stream: bool) -> Value {
     json!({"prompt": "return ", "suffix": ";\n}", "path": "only/a.rs", "max_tokens": 16,
         "stream": stream})
 }
 
 /// Asks until weir has credentials; then the answer is the cloud's.
-fn ask(weir: &Weir, body: &Value) -> Reply {
+pub(super) fn ask(weir: &Weir, body: &Value) -> Reply {
     let until = Instant::now() + CREDENTIALS_WAIT;
     clients().block_on(async {
         loop {
@@ -55,7 +50,7 @@ fn ask(weir: &Weir, body: &Value) -> Reply {
 }
 
 /// The text of choice 0, whichever way it came.
-fn text(reply: &Reply) -> String {
+pub(super) fn text(reply: &Reply) -> String {
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert_eq!(reply.header("x-weir-route"), Some("cloud:far"));
     let said = |body: &Value| body["choices"][0]["text"].as_str().unwrap_or_default().to_owned();
@@ -68,7 +63,7 @@ fn text(reply: &Reply) -> String {
 }
 
 /// The row that a file describes, before anything is started.
-fn row(toml: &str) -> CloudConfig {
+pub(super) fn row(toml: &str) -> CloudConfig {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(&file, format!("[[cloud]]\nname = \"far\"\n{toml}\n")).expect("written");
     let loaded = Config::load(Some(file.path()), Overrides::default());
@@ -77,7 +72,7 @@ fn row(toml: &str) -> CloudConfig {
 }
 
 /// What a row completes a cursor to, once it has credentials.
-async fn complete(row: &CloudConfig) -> String {
+pub(super) async fn complete(row: &CloudConfig) -> String {
     use futures_util::StreamExt;
     let provider = providers(std::slice::from_ref(row)).expect("a provider").remove(0);
     let fim = FimInput { prefix: "return ".into(), suffix: ";\n}".into(), ..FimInput::default() };
@@ -102,25 +97,25 @@ async fn complete(row: &CloudConfig) -> String {
 }
 
 /// A whole answer with a content type.
-fn answer(kind: &str, body: &str) -> Vec<Step> {
+pub(super) fn answer(kind: &str, body: &str) -> Vec<Step> {
     vec![Step::Send(status(200, &[&format!("content-type: {kind}")], body))]
 }
 
-fn sse(body: &str) -> Vec<Step> {
+pub(super) fn sse(body: &str) -> Vec<Step> {
     answer("text/event-stream", body)
 }
 
-fn json_answer(body: &Value) -> Vec<Step> {
+pub(super) fn json_answer(body: &Value) -> Vec<Step> {
     answer("application/json", &body.to_string())
 }
 
-fn refused(code: u16) -> Vec<Step> {
+pub(super) fn refused(code: u16) -> Vec<Step> {
     let body = json!({"error": {"code": code.to_string(), "message": "who are you?"}});
     vec![Step::Send(status(code, &["content-type: application/json"], &body.to_string()))]
 }
 
 /// The field of a form, by the form's definition.
-fn field(form: &str, name: &str) -> String {
+pub(super) fn field(form: &str, name: &str) -> String {
     let pair = form.split('&').filter_map(|pair| pair.split_once('='));
     let value = pair.filter(|(key, _)| *key == name).map(|(_, value)| value).next();
     let mut bytes = Vec::new();
