@@ -2,10 +2,10 @@
 
 #[cfg(feature = "azure")]
 mod azure;
-#[cfg(any(feature = "azure", feature = "google"))]
-mod door;
 #[cfg(feature = "google")]
 mod google;
+#[cfg(any(feature = "azure", feature = "google"))]
+mod leaving;
 #[cfg(feature = "oci")]
 mod oci;
 mod recording;

@@ -6,7 +6,7 @@ use serde_json::json;
 use weir::config::services::{Azure, AzureAuth, Dialect, Entra, EntraIdentity};
 use weir::config::{CloudService, Secret};
 
-use super::door::{
+use super::leaving::{
     answer, ask, clouds, complete, cursor, field, json_answer, leaving, refused, row, sse, text,
 };
 use crate::support::cloud::{Cloud, Seen, Step};

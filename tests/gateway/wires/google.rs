@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use weir::config::CloudService;
 use weir::config::services::{GoogleCredentials, Vertex, VertexApi};
 
-use super::door::{
+use super::leaving::{
     ask, clouds, complete, cursor, field, json_answer, leaving, refused, row, sse, text,
 };
 use crate::support::cloud::{Cloud, Seen, Step, status};
