@@ -50,6 +50,7 @@ const NAMES: [(Fault, &[&str]); 8] = [
         Fault::Throttled,
         &[
             "ThrottlingException",
+            "Throttling",
             "ModelNotReadyException",
             "TooManyRequestsException",
             "TooManyRequests",
@@ -76,6 +77,9 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "UnrecognizedClientException",
             "InvalidClientTokenId",
             "MissingAuthenticationTokenException",
+            "MissingAuthenticationToken",
+            "IncompleteSignature",
+            "OptInRequired",
             "AccessDeniedException",
             "UNAUTHENTICATED",
             "PERMISSION_DENIED",
@@ -87,6 +91,8 @@ const NAMES: [(Fault, &[&str]); 8] = [
         Fault::NotFound,
         &[
             "ResourceNotFoundException",
+            "UnknownOperationException",
+            "not_found_error",
             "NOT_FOUND",
             "NotAuthorizedOrNotFound",
             "model_not_found",
@@ -99,6 +105,7 @@ const NAMES: [(Fault, &[&str]); 8] = [
         Fault::Request,
         &[
             "ValidationException",
+            "ValidationError",
             "INVALID_ARGUMENT",
             "InvalidParameter",
             "MissingParameter",
@@ -114,6 +121,10 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ModelTimeoutException",
             "ModelErrorException",
             "ModelStreamErrorException",
+            "ModelStreamError",
+            "InternalStreamFailure",
+            "InternalDependencyException",
+            "InternalFailure",
             "InternalServerException",
             "ServiceUnavailableException",
             "UNAVAILABLE",
@@ -128,6 +139,10 @@ const NAMES: [(Fault, &[&str]); 8] = [
 /// Words in an error's message that tell a wrong clock, where the name only tells a signature.
 const CLOCK_WORDS: [&str; 4] =
     ["Signature expired", "not yet current", "clock skew", "date is not within"];
+
+/// Words that tell a wrong model or endpoint, where the name only tells a wrong request.
+const ROUTE_WORDS: [&[&str]; 2] =
+    [&["isn't supported on this route"], &["Endpoint ", " not found"]];
 
 /// A refusal for an answer that is no completion; `what` is for the log.
 pub(super) fn garbage(what: &str) -> Refusal {
@@ -225,7 +240,10 @@ struct Told {
     /// Its names, as the table has them. No text of a message: that may quote the prompt.
     names: Vec<&'static str>,
     status: Option<StatusCode>,
+    /// What a container behind SageMaker answered, which hands it on within an error of its own.
+    original: Option<StatusCode>,
     clock: bool,
+    route: bool,
     retry_after: Option<Duration>,
 }
 
@@ -275,6 +293,13 @@ impl Told {
             }
             ("message" | "Message", Value::String(text)) => {
                 self.clock |= CLOCK_WORDS.iter().any(|words| text.contains(words));
+                let all = |words: &&[&str]| words.iter().all(|part| text.contains(part));
+                self.route |= ROUTE_WORDS.iter().any(all);
+            }
+            ("OriginalStatusCode", Value::Number(number)) => {
+                let status = number.as_u64().and_then(|code| u16::try_from(code).ok());
+                let status = status.filter(|code| (400..600).contains(code));
+                self.original = status.and_then(|code| StatusCode::from_u16(code).ok());
             }
             ("retryDelay", Value::String(text)) => {
                 let seconds = text.strip_suffix('s').and_then(|number| number.parse().ok());
@@ -300,8 +325,12 @@ impl Told {
 
     fn fault(&self, status: StatusCode) -> Fault {
         let named = |(_, names): &&(Fault, &[&str])| names.iter().any(|n| self.names.contains(n));
-        let fault = NAMES.iter().find(named).map_or_else(|| by_status(status), |(fault, _)| *fault);
-        if fault == Fault::Credentials && self.clock { Fault::Clock } else { fault }
+        let by_status = || by_status(self.original.unwrap_or(status));
+        match NAMES.iter().find(named).map_or_else(by_status, |(fault, _)| *fault) {
+            Fault::Credentials if self.clock => Fault::Clock,
+            Fault::Request if self.route => Fault::NotFound,
+            fault => fault,
+        }
     }
 
     fn refusal(&self, status: StatusCode, message: &str) -> Refusal {

@@ -1,7 +1,10 @@
 //! Each provider's wire, through real sockets: what it documents of its bytes, in both directions.
 
+#[cfg(feature = "aws")]
+mod aws;
 #[cfg(feature = "azure")]
 mod azure;
+mod frames;
 #[cfg(feature = "google")]
 mod google;
 #[cfg(any(feature = "azure", feature = "google"))]
@@ -10,3 +13,5 @@ mod leaving;
 mod oci;
 mod recording;
 mod shaped;
+#[cfg(feature = "aws")]
+mod sigv4;

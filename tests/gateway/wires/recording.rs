@@ -13,8 +13,10 @@ use weir::completion::{
     Backend, ChatMessage, CompletionRequest, CompletionStream, Event, FimInput, FinishReason,
     Input, Usage,
 };
-use weir::config::{Config, Overrides};
+use weir::config::services::aws::{AwsBase, AwsKeys};
+use weir::config::{CloudService, Config, Overrides, Secret};
 
+use super::frames::frames;
 use crate::support::cloud::{Cloud, Seen, Step, chunk, chunked_head, status};
 
 /// What a row proves itself with, where that is a bearer key.
@@ -50,14 +52,22 @@ impl Recording {
             .filter(|path| path.extension().is_some_and(|end| end == "json"))
             .map(|path| read(&path))
             .filter(|recording| !recording.value["row"].is_null())
-            .filter(|recording| cfg!(feature = "oci") || recording.value["feature"] != "oci")
+            .filter(Self::is_built)
             .collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         assert!(!all.is_empty());
         all
     }
 
-    fn text(&self, key: &str) -> &str {
+    fn is_built(&self) -> bool {
+        match self.value["feature"].as_str() {
+            Some("oci") => cfg!(feature = "oci"),
+            Some("aws") => cfg!(feature = "aws"),
+            _ => true,
+        }
+    }
+
+    pub(crate) fn text(&self, key: &str) -> &str {
         self.value[key].as_str().unwrap_or_else(|| panic!("{} has no {key}", self.name))
     }
 
@@ -69,10 +79,14 @@ impl Recording {
             if signed { pem } else { KEY }
         });
         let row = self.text("row").replace("KEY_FILE", &key_file);
-        let bearer = if signed { String::new() } else { format!("api_key_file = {key_file:?}\n") };
+        let bearer = if signed || self.value["feature"] == "aws" {
+            String::new()
+        } else {
+            format!("api_key_file = {key_file:?}\n")
+        };
         format!(
             "[[cloud]]\nname = \"{}\"\nbase_url = \"http://{host}{}\"\n{bearer}{more}\n{row}\n",
-            self.name,
+            self.name.to_lowercase(),
             self.text("base_path"),
         )
     }
@@ -84,7 +98,13 @@ impl Recording {
         std::fs::write(&file, &toml).expect("it is written");
         let (config, _) = Config::load(Some(&file), Overrides::default())
             .unwrap_or_else(|said| panic!("{said:?}\n{toml}"));
-        providers(&config.clouds).expect("a client").pop().expect("a row")
+        let mut row = config.clouds.into_iter().next().expect("a row");
+        if let CloudService::Aws(aws) = &mut row.service {
+            // Where its keys come from is read from the environment, which belongs to all tests.
+            let credentials = &mut Arc::make_mut(aws).credentials;
+            credentials.as_mut().expect("it signs").base = AwsBase::Keys(aws_keys());
+        }
+        providers(&[row]).expect("a client").pop().expect("a row")
     }
 
     fn request(&self) -> CompletionRequest {
@@ -108,13 +128,28 @@ impl Recording {
         request
     }
 
+    /// A stream's parts: text, or frames of AWS's.
     fn stream(&self, of: &Value) -> Vec<u8> {
-        of.as_array()
-            .expect("a list")
-            .iter()
-            .map(|part| part.as_str().unwrap())
-            .collect::<String>()
-            .into()
+        let part = |part: &Value| match part.as_str() {
+            Some(text) => text.as_bytes().to_vec(),
+            None => frames(part),
+        };
+        of.as_array().expect("a list").iter().flat_map(part).collect()
+    }
+
+    /// The head and the body of a streamed answer.
+    fn answered(&self, bytes: &[u8]) -> Vec<u8> {
+        [self.head(), chunk(bytes), chunk(b"")].concat()
+    }
+
+    pub(crate) fn head(&self) -> Vec<u8> {
+        match self.value["content_type"].as_str() {
+            None => chunked_head(),
+            Some(kind) => String::from_utf8(chunked_head())
+                .expect("ASCII")
+                .replace("text/event-stream", kind)
+                .into_bytes(),
+        }
     }
 
     /// The streamed bytes, as the provider documents them.
@@ -150,8 +185,7 @@ impl Recording {
     /// The request, and the answer whole and streamed.
     pub(crate) async fn reads_and_writes_as_documented(&self, check: impl Fn(&Seen)) {
         let bytes = self.streamed();
-        let steps = vec![Step::Send([chunked_head(), chunk(&bytes), chunk(b"")].concat())];
-        let cloud = Cloud::always(steps).await;
+        let cloud = Cloud::always(vec![Step::Send(self.answered(&bytes))]).await;
         let end = complete(&self.provider(&cloud, ""), self.request()).await;
         assert_eq!(end, self.end("usage"), "{}", self.name);
         let seen = &cloud.seen()[0];
@@ -161,16 +195,24 @@ impl Recording {
             "{}",
             self.name
         );
-        assert_eq!(seen.header("accept"), Some("text/event-stream"));
+        let accept = self.value["content_type"].as_str().unwrap_or("text/event-stream");
+        assert_eq!(seen.header("accept"), Some(accept));
+        for (name, value) in self.value["sent"].as_object().into_iter().flatten() {
+            assert_eq!(seen.header(name), value.as_str(), "{}", self.name);
+        }
         check(seen);
 
         let body = self.value["whole"].to_string();
-        let json = ["content-type: application/json"];
-        let cloud = Cloud::always(vec![Step::Send(status(200, &json, &body))]).await;
+        let more = self.value["whole_headers"].as_array().into_iter().flatten();
+        let json = ["content-type: application/json"].into_iter();
+        let headers: Vec<&str> = json.chain(more.map(|line| line.as_str().unwrap())).collect();
+        let cloud = Cloud::always(vec![Step::Send(status(200, &headers, &body))]).await;
         let end = complete(&self.provider(&cloud, "stream = false"), self.request()).await;
         assert_eq!(end, self.end("usage_whole"), "{} whole", self.name);
         let seen = &cloud.seen()[0];
-        assert_eq!(seen.body, self.whole_request(), "{} whole", self.name);
+        let path = self.value["path_whole"].as_str().unwrap_or(self.path());
+        let asked = (seen.path(), &seen.body);
+        assert_eq!(asked, (path, &self.whole_request()), "{} whole", self.name);
         check(seen);
     }
 
@@ -182,6 +224,9 @@ impl Recording {
 
     /// The same without what only a stream has.
     fn whole_request(&self) -> Value {
+        if let Some(body) = self.value.get("request_whole") {
+            return body.clone();
+        }
         let mut body = self.value["request"].clone();
         let (fields, streams, options) = match body.get("chatRequest") {
             Some(_) => (&mut body["chatRequest"], "isStream", "streamOptions"),
@@ -197,13 +242,14 @@ impl Recording {
         let bytes = Arc::new(self.streamed());
         let cuts: Vec<usize> = (1..bytes.len()).step_by(every).collect();
         let (asked, points, all) = (AtomicUsize::new(0), cuts.clone(), bytes.clone());
+        let head = self.head();
         let cloud = Cloud::start(move |_| {
             let parts: Vec<&[u8]> = match points.get(asked.fetch_add(1, Ordering::SeqCst)) {
                 Some(&at) => vec![&all[..at], &all[at..]],
                 None => all.chunks(1).collect(),
             };
             let parts = parts.into_iter().map(chunk).chain([chunk(b"")]);
-            vec![Step::Send(chunked_head().into_iter().chain(parts.flatten()).collect())]
+            vec![Step::Send(head.iter().copied().chain(parts.flatten()).collect())]
         })
         .await;
         let (provider, expected) = (self.provider(&cloud, ""), self.end("usage"));
@@ -237,8 +283,7 @@ impl Recording {
     pub(crate) async fn broken_streams_end_honestly(&self) {
         for broken in self.value["broken"].as_array().expect("a list") {
             let bytes = self.stream(&broken["stream"]);
-            let steps = vec![Step::Send([chunked_head(), chunk(&bytes), chunk(b"")].concat())];
-            let cloud = Cloud::always(steps).await;
+            let cloud = Cloud::always(vec![Step::Send(self.answered(&bytes))]).await;
             let end = complete(&self.provider(&cloud, ""), self.request()).await;
             let told = (end.text.as_str(), end.reason.as_deref(), end.finish);
             let expected = (
@@ -248,6 +293,15 @@ impl Recording {
             );
             assert_eq!(told, expected, "{}: {broken}", self.name);
         }
+    }
+}
+
+/// What rows at AWS sign with here.
+pub(crate) fn aws_keys() -> AwsKeys {
+    AwsKeys {
+        id: "AKIAOFTHERECORDINGS0".into(),
+        secret: Secret::new("the/secret+of=the/recordings"),
+        token: Some(Secret::new("the//token+of+the+recordings==")),
     }
 }
 
