@@ -185,3 +185,13 @@ fn what_is_wrong_is_named() {
         assert!(said.iter().any(|line| line.starts_with(&expected)), "{expected}: {said:#?}");
     }
 }
+
+#[test]
+fn the_example_of_the_docs_loads() {
+    let docs = include_str!("../../../docs/clouds.md");
+    let section = docs.split("\n## Azure\n").nth(1).unwrap();
+    let toml = section.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+    let (config, _) = super::load(&toml.replace("AZURE_OPENAI_KEY", "KEY")).unwrap();
+    let host = config.clouds[0].base_url.host();
+    assert_eq!(host, Some("my-resource.openai.azure.us"));
+}

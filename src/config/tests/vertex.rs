@@ -220,3 +220,13 @@ fn a_file_that_is_no_credential_is_told_and_not_quoted() {
         assert!(!told.contains("s3cret") && !told.contains("MII"), "{told}");
     }
 }
+
+#[test]
+fn the_example_of_the_docs_loads() {
+    let docs = include_str!("../../../docs/clouds.md");
+    let section = docs.split("\n## Google: Vertex AI\n").nth(1).unwrap();
+    let toml = section.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+    let (config, _) = super::load(toml).unwrap();
+    let host = config.clouds[0].base_url.host();
+    assert_eq!(host, Some("us-central1-aiplatform.googleapis.com"));
+}

@@ -113,10 +113,10 @@ fn a_proof_is_exchanged_where_that_was_said() {
         if seen.path() != "/token" {
             return generated(seen, "exchanged-by-the-test");
         }
-        let claims = verified(&field(&seen.text, "assertion")).unwrap_or_default();
+        let claims = verified(&field(seen.text(), "assertion")).unwrap_or_default();
         let known =
             claims["scope"] == SCOPE && claims["aud"] == "https://oauth2.googleapis.com/token";
-        let grant = field(&seen.text, "grant_type");
+        let grant = field(seen.text(), "grant_type");
         match known && grant == "urn:ietf:params:oauth:grant-type:jwt-bearer" {
             true => granted("exchanged-by-the-test"),
             false => refused(400),
@@ -136,8 +136,8 @@ fn another_providers_token_becomes_a_service_account() {
         "/subject" if seen.header("x-of-the-test") == Some("y") => {
             json_answer(&json!({"id_token": "from.the.other"}))
         }
-        "/v1/token" if field(&seen.text, "subject_token") == "from.the.other" => {
-            assert_eq!(field(&seen.text, "audience"), "//iam.googleapis.com/pool");
+        "/v1/token" if field(seen.text(), "subject_token") == "from.the.other" => {
+            assert_eq!(field(seen.text(), "audience"), "//iam.googleapis.com/pool");
             granted("federated-by-the-test")
         }
         "/impersonate" if token_of(seen) == "federated-by-the-test" => {
