@@ -60,7 +60,7 @@ pub enum GoogleCredentials {
     /// The machine's own, from its metadata server.
     Metadata { server: Uri },
     /// Another provider's token, exchanged (workload identity federation).
-    External(ExternalAccount),
+    External(Arc<ExternalAccount>),
 }
 
 /// What a service account signs with.

@@ -1,5 +1,7 @@
 //! `[cloud.vertex]`: a project's place on Vertex AI, and which of its APIs.
 
+use std::sync::Arc;
+
 use hyper::Uri;
 
 use super::Checker;
@@ -79,7 +81,7 @@ impl Checker<'_> {
         }
         let thinking = self.thinking(vertex, api);
         let credentials = self.google_credentials(vertex)?;
-        Some(CloudService::Vertex(Vertex { api, thinking, credentials }))
+        Some(CloudService::Vertex(Arc::new(Vertex { api, thinking, credentials })))
     }
 
     fn thinking(&mut self, vertex: &RawVertex, api: VertexApi) -> Option<Thinking> {

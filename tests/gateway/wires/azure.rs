@@ -156,11 +156,11 @@ fn machines_and_pods_show_what_they_are_given() {
     let mut row = row(&format!("model = \"m\"\nfim = \"chat\"\n{url}"));
     for identity in identities {
         let entra = Entra { resource: "https://cognitiveservices.azure.com".into(), identity };
-        row.service = CloudService::Azure(Azure {
+        row.service = CloudService::Azure(Arc::new(Azure {
             api_version: None,
             dialect: Arc::new(Dialect::OPENAI),
             auth: AzureAuth::Entra(entra),
-        });
+        }));
         assert_eq!(clouds.block_on(complete(&row)), "a + b");
     }
     assert_eq!(cloud.seen().len(), 6, "a token and a completion each");

@@ -1,5 +1,6 @@
 //! Vertex: proofs that it verifies, and tokens that it has itself issued.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
@@ -193,11 +194,11 @@ fn a_machine_asks_its_metadata_server_and_codestral_fills_in() {
     let more = "model = \"codestral-2501\"\nvertex.api = \"raw-predict\"";
     let mut row = row(&vertex(&cloud, "mistralai", more));
     let server = format!("http://{}", cloud.address).parse().expect("a URL");
-    row.service = CloudService::Vertex(Vertex {
+    row.service = CloudService::Vertex(Arc::new(Vertex {
         api: VertexApi::RawPredict,
         thinking: None,
         credentials: GoogleCredentials::Metadata { server },
-    });
+    }));
     assert_eq!(clouds.block_on(complete(&row)), "a + b");
     assert_eq!(cloud.seen().len(), 2);
 }
