@@ -74,7 +74,7 @@ pub(super) const PROVIDERS: [Provider; 11] = [
     Provider {
         built: cfg!(feature = "google"),
         feature: "google",
-        ..provider("vertex", None, &["chat"], Family::Vertex)
+        ..provider("vertex", None, &[], Family::Vertex)
     },
     aws("bedrock", Family::Bedrock),
     aws("sagemaker", Family::SageMaker),
@@ -89,7 +89,7 @@ const fn provider(
     Provider { word, base_url, fims, family, table: word, feature: word, built: true }
 }
 
-/// How rows at AWS fill in is told by their API.
+/// How rows at AWS fill in is told by their API, as for Vertex.
 const fn aws(word: &'static str, family: Family) -> Provider {
     Provider {
         table: "aws",
@@ -101,15 +101,11 @@ const fn aws(word: &'static str, family: Family) -> Provider {
 
 impl Provider {
     /// How `service` can be made to fill in; None: nobody knows, since something is wrong with it.
-    pub(super) fn fims(
-        &self,
-        raw: &RawCloud,
-        service: Option<&CloudService>,
-    ) -> Option<&'static [&'static str]> {
+    pub(super) fn fims(&self, service: Option<&CloudService>) -> Option<&'static [&'static str]> {
         match (service, self.family) {
-            (_, Family::Vertex) => Some(Checker::vertex_fims(raw)),
             (Some(CloudService::Aws(aws)), _) => Some(aws.api.fim_words()),
-            (None, Family::Bedrock | Family::SageMaker) => None,
+            (Some(CloudService::Vertex(vertex)), _) => Some(vertex.api.fim_words()),
+            (None, Family::Bedrock | Family::SageMaker | Family::Vertex) => None,
             _ => Some(self.fims),
         }
     }
