@@ -289,6 +289,8 @@ pub enum Reason {
     CloudCannot(&'static str),
     /// `max_in_flight` of a row is used up.
     CloudBusy,
+    /// Another weir, which has not said or no longer says that it holds to what is required.
+    CloudUnproven,
     /// Could not connect, or the connection broke.
     CloudUnreachable,
     CloudTimeout,
@@ -353,6 +355,7 @@ impl Reason {
             Reason::NotAllowed(code) => (*code).into(),
             Reason::CloudCannot(field) => format!("cloud_cannot:{field}"),
             Reason::CloudBusy => "cloud_busy".into(),
+            Reason::CloudUnproven => "cloud_unproven".into(),
             Reason::CloudUnreachable => "cloud_unreachable".into(),
             Reason::CloudTimeout => "cloud_timeout".into(),
             Reason::Cloud(fault) => fault.code().into(),

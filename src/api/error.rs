@@ -191,7 +191,8 @@ fn status(reason: &Reason) -> StatusCode {
         | Reason::Draining
         | Reason::EngineFailed
         | Reason::CloudCannot(_)
-        | Reason::CloudBusy => StatusCode::SERVICE_UNAVAILABLE,
+        | Reason::CloudBusy
+        | Reason::CloudUnproven => StatusCode::SERVICE_UNAVAILABLE,
         Reason::Deadline | Reason::CloudTimeout => StatusCode::GATEWAY_TIMEOUT,
         Reason::Budget(_) => StatusCode::SERVICE_UNAVAILABLE,
         Reason::CloudUnreachable | Reason::Cloud(_) | Reason::CloudGarbage => {

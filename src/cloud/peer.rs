@@ -189,7 +189,7 @@ impl Peer {
 }
 
 fn not_proven(message: &str) -> Refusal {
-    Refusal::new(Reason::NotAllowed("policy:peer"), message)
+    Refusal::new(Reason::CloudUnproven, message)
 }
 
 impl Shared {
@@ -253,8 +253,8 @@ impl Shared {
         if status.instance == self.own.as_str() {
             return self.lose("the row leads back to this weir");
         }
-        let knows = |header: &&str| status.acknowledges.iter().any(|known| known == header);
-        if !Status::ACKNOWLEDGES.iter().all(|header| knows(&header)) || status.instance.is_empty() {
+        let knows = |header: &str| status.acknowledges.iter().any(|known| known == header);
+        if !Status::ACKNOWLEDGES.into_iter().all(knows) || status.instance.is_empty() {
             return self.doubt("it does not acknowledge what would be required of it");
         }
         self.prove();

@@ -336,8 +336,8 @@ pub enum CloudService {
     Weir,
     /// Oracle's own API, signed.
     Oci(OciChat),
-    Azure(Azure),
-    Vertex(Vertex),
+    Azure(Arc<Azure>),
+    Vertex(Arc<Vertex>),
     /// Bedrock, or an endpoint of SageMaker.
     Aws(Arc<AwsConfig>),
 }

@@ -8,6 +8,7 @@ mod door;
 mod frames;
 #[cfg(feature = "google")]
 mod google;
+#[cfg(any(feature = "azure", feature = "google"))]
 mod leaving;
 #[cfg(feature = "oci")]
 mod oci;

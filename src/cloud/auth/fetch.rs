@@ -98,6 +98,7 @@ pub(in crate::cloud) fn post_form(uri: &Uri, fields: &[(&str, &str)]) -> Request
 }
 
 /// JSON, posted.
+#[cfg(feature = "google")]
 pub(in crate::cloud) fn post_json(uri: &Uri, body: &serde_json::Value) -> Request<Full<Bytes>> {
     let mut request = request(Method::POST, uri, body.to_string().into());
     let kind = HeaderValue::from_static("application/json");

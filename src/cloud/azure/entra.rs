@@ -1,4 +1,4 @@
-//! Tokens of Entra. The three exchanges are ours: see the dependencies in ARCHITECTURE.md.
+//! Tokens of Entra. The three exchanges are ours: Cargo.toml says why.
 
 use std::sync::Arc;
 

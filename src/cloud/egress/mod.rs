@@ -8,6 +8,10 @@
 //! is closed. Ways of the same proxy, roots and client certificate share a client and its
 //! connections; others never do.
 
+#[cfg_attr(
+    not(any(feature = "aws", feature = "azure", feature = "google")),
+    allow(dead_code, reason = "only these families have credentials that end")
+)]
 mod call;
 mod dial;
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Where Google's tokens come from. The exchanges are ours: see the dependencies in
-//! ARCHITECTURE.md.
+//! Where Google's tokens come from. The exchanges are ours: Cargo.toml says why.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

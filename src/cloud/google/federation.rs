@@ -19,7 +19,7 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const IMPERSONATE: &str = "https://www.googleapis.com/auth/iam";
 
 pub(super) struct Federated {
-    pub(super) account: ExternalAccount,
+    pub(super) account: Arc<ExternalAccount>,
     pub(super) services: Arc<dyn Fetch>,
 }
 
@@ -164,7 +164,7 @@ mod tests {
         std::fs::write(folder.path().join("token.json"), SUBJECT.1).unwrap();
         let services = Recorded::new(answers);
         let account = account(&file, folder.path());
-        let source = Federated { account, services: services.clone() };
+        let source = Federated { account: account.into(), services: services.clone() };
         let fetched = source.fetch().await;
         expected.truncate(answers.len());
         assert_eq!(services.asked(), expected, "{name}");

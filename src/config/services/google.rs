@@ -31,6 +31,16 @@ pub enum VertexApi {
     RawPredict,
 }
 
+impl VertexApi {
+    /// How it can be made to fill in, the usual way first.
+    pub fn fim_words(self) -> &'static [&'static str] {
+        match self {
+            Self::GenerateContent | Self::OpenAi => &["chat"],
+            Self::RawPredict => &["suffix", "chat"],
+        }
+    }
+}
+
 /// How much a model thinks before it answers; its thoughts count as output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Thinking {
@@ -50,7 +60,7 @@ pub enum GoogleCredentials {
     /// The machine's own, from its metadata server.
     Metadata { server: Uri },
     /// Another provider's token, exchanged (workload identity federation).
-    External(ExternalAccount),
+    External(Arc<ExternalAccount>),
 }
 
 /// What a service account signs with.

@@ -110,6 +110,8 @@ fn sources_are_found_in_the_order_of_awss_own_tools() {
     assert!(
         matches!(base(&[]), AwsBase::Imds { endpoint } if endpoint == "http://169.254.169.254/")
     );
+    let (_, warnings) = with(BEDROCK, "region = \"us-east-1\"", &[]).unwrap();
+    assert!(warnings.iter().any(|said| said.message.contains("metadata service is asked")));
     let off = [("AWS_EC2_METADATA_DISABLED", "true")];
     assert!(
         wrong(BEDROCK, "region = \"us-east-1\"", &off).contains("aws.credentials: there are none")
@@ -135,6 +137,33 @@ fn only_what_is_in_the_machine_hands_out_keys_in_clear_text() {
         let table = "region = \"us-east-1\"\ncredentials = \"container\"";
         assert!(wrong(BEDROCK, table, &[(full, uri)]).contains("must be an https:// URL"), "{uri}");
     }
+}
+
+#[test]
+fn the_metadata_service_is_where_it_is_said_to_be() {
+    let endpoint = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+    for uri in ["http://[fd00:ec2::254]", "http://127.0.0.1:1338/"] {
+        let base = found("credentials = \"imds\"", &[(endpoint, uri)]).base;
+        assert!(matches!(base, AwsBase::Imds { .. }), "{uri}");
+    }
+    for uri in ["http://10.0.0.1", "http://169.254.169.254/latest", "169.254.169.254"] {
+        let table = "region = \"us-east-1\"\ncredentials = \"imds\"";
+        assert!(wrong(BEDROCK, table, &[(endpoint, uri)]).contains(endpoint), "{uri}");
+    }
+}
+
+#[test]
+fn what_the_address_tells_is_held_against_what_a_row_declares() {
+    let gov = BEDROCK.replace("\"M\"", "\"us-gov.anthropic.claude-sonnet-4-5-20250929-v1:0\"");
+    let row = |declared: &str| format!("{gov}realm = \"aws-us-gov\"\n{declared}\n");
+    let both = "regions = [\"us-gov-east-1\", \"us-gov-west-1\"]";
+    let table = "region = \"us-gov-west-1\"\nfips = true";
+    let (cloud, _) = aws(&row(&format!("{both}\nfedramp = \"high\"")), table, &KEYS);
+    assert_eq!(cloud.declared.realm.as_deref(), Some("aws-us-gov"));
+    let one = row("regions = [\"us-gov-west-1\"]");
+    assert!(wrong(&one, table, &KEYS).contains("us-gov. profile"), "it spreads over both");
+    let public = "region = \"us-east-1\"";
+    assert!(wrong(&row(""), public, &KEYS).contains("realm: is aws-us-gov"));
 }
 
 /// Files for one test, and the variables that name them.

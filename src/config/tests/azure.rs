@@ -10,6 +10,8 @@ fn row(more: &str) -> String {
     )
 }
 
+type Variables = [(&'static str, &'static str)];
+
 /// With these variables beside `KEY`.
 fn load_with(more: &str, variables: &[(&str, &str)]) -> Result<CloudConfig, Vec<Complaint>> {
     let env = |name: &str| match variables.iter().find(|(variable, _)| *variable == name) {
@@ -24,7 +26,7 @@ fn load_with(more: &str, variables: &[(&str, &str)]) -> Result<CloudConfig, Vec<
 fn cloud(more: &str, variables: &[(&str, &str)]) -> (CloudConfig, Azure) {
     let cloud = load_with(more, variables).unwrap_or_else(|said| panic!("{said:?}\n{more}"));
     let CloudService::Azure(azure) = &cloud.service else { panic!("{:?}", cloud.service) };
-    let azure = azure.clone();
+    let azure = Azure::clone(azure);
     (cloud, azure)
 }
 
@@ -119,7 +121,7 @@ fn what_is_wrong_is_named() {
     let secret = format!("{resource}azure.auth = \"client-secret\"\n");
     let arc = [("IDENTITY_ENDPOINT", "http://localhost:40342/metadata/identity/oauth2/token")];
     let plain = [("AZURE_AUTHORITY_HOST", "http://login.example"), ("AZURE_TENANT_ID", TENANT)];
-    let cases: [(String, &[(&str, &str)], &str); 17] = [
+    let cases: [(String, &Variables, &str); 17] = [
         (key.into(), &[], "base_url: is required"),
         (resource.into(), &[], "api_key_env: or api_key_file is required"),
         (format!("{secret}{key}"), &[], "api_key_env: and api_key_file are for"),
@@ -184,4 +186,14 @@ fn what_is_wrong_is_named() {
         let expected = format!("[[cloud]] burst: {expected}");
         assert!(said.iter().any(|line| line.starts_with(&expected)), "{expected}: {said:#?}");
     }
+}
+
+#[test]
+fn the_example_of_the_docs_loads() {
+    let docs = include_str!("../../../docs/clouds.md");
+    let section = docs.split("\n## Azure\n").nth(1).unwrap();
+    let toml = section.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+    let (config, _) = super::load(&toml.replace("AZURE_OPENAI_KEY", "KEY")).unwrap();
+    let host = config.clouds[0].base_url.host();
+    assert_eq!(host, Some("my-resource.openai.azure.us"));
 }

@@ -36,6 +36,9 @@ fn providers_are_where_they_are_and_fill_in_as_they_can() {
     assert_eq!(own.base_url.host(), Some("codestral.mistral.ai"), "what is typed wins");
     let CloudService::Dialect(dialect) = own.service else { panic!("{:?}", own.service) };
     assert_eq!(dialect.fim, FimRoute::FimCompletions);
+    let thinking = "base_url = \"https://a.example/v1\"\nopenai.sampling = false";
+    let CloudService::Dialect(dialect) = cloud(&row("openai", thinking)).service else { panic!() };
+    assert!(!dialect.sampling && !dialect.penalties, "what is not sent is not promised");
     assert!(said(&row("weir", "")).contains("base_url: is required"));
 }
 

@@ -32,7 +32,7 @@ fn load_with(more: &str, variables: &[(&str, &str)]) -> Result<CloudConfig, Vec<
 fn cloud(more: &str, variables: &[(&str, &str)]) -> (CloudConfig, Vertex) {
     let cloud = load_with(more, variables).unwrap_or_else(|said| panic!("{said:?}\n{more}"));
     let CloudService::Vertex(vertex) = &cloud.service else { panic!("{:?}", cloud.service) };
-    let vertex = vertex.clone();
+    let vertex = Vertex::clone(vertex);
     (cloud, vertex)
 }
 
@@ -134,7 +134,7 @@ fn credentials_are_those_of_googles_own_libraries() {
     let GoogleCredentials::External(account) = vertex.credentials else { panic!("external") };
     assert!(matches!(account.subject.place, SubjectPlace::Url { .. }));
     assert_eq!(account.subject.field.as_deref(), Some("token"));
-    assert_eq!(account.impersonation.unwrap().lifetime, Duration::from_secs(1200));
+    assert_eq!(account.impersonation.as_ref().unwrap().lifetime, Duration::from_secs(1200));
     assert_eq!(cloud_of.service.credential_services().len(), 3);
 
     let elsewhere = [("GCE_METADATA_HOST", "127.0.0.1:8080")];
@@ -219,4 +219,14 @@ fn a_file_that_is_no_credential_is_told_and_not_quoted() {
         assert!(told.contains(expected), "{expected}: {told}");
         assert!(!told.contains("s3cret") && !told.contains("MII"), "{told}");
     }
+}
+
+#[test]
+fn the_example_of_the_docs_loads() {
+    let docs = include_str!("../../../docs/clouds.md");
+    let section = docs.split("\n## Google: Vertex AI\n").nth(1).unwrap();
+    let toml = section.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+    let (config, _) = super::load(toml).unwrap();
+    let host = config.clouds[0].base_url.host();
+    assert_eq!(host, Some("us-central1-aiplatform.googleapis.com"));
 }

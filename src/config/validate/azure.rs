@@ -109,11 +109,11 @@ impl Checker<'_> {
             Auth::Key => AzureAuth::Key,
             auth => AzureAuth::Entra(self.entra(azure, auth)?),
         };
-        Some(CloudService::Azure(Azure {
+        Some(CloudService::Azure(Arc::new(Azure {
             api_version: self.azure_version(azure),
             dialect: Arc::new(self.azure_dialect(azure)),
             auth,
-        }))
+        })))
     }
 
     /// A host that weir knows to be in another of Azure's clouds than `partition`.

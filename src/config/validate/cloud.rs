@@ -53,7 +53,7 @@ impl Checker<'_> {
         let service = self.service(raw, provider, &mut api_key);
         let base_url = self.base_url(raw, provider, service.as_ref());
         let model = self.required("model", raw.model.as_deref());
-        let fims = provider.fims(raw, service.as_ref());
+        let fims = provider.fims(service.as_ref());
         let fim = fims.and_then(|fims| self.cloud_fim(raw, provider, fims));
         if let (Some(CloudService::Aws(aws)), Some(url)) = (&service, &base_url) {
             self.aws_region_of(aws, url);

@@ -106,7 +106,9 @@ fn read(path: &Path, exchange: bool) -> Result<GoogleCredentials, String> {
         File::ExternalAccount(_) if exchange => {
             Err("is no service account's key, which vertex.token_exchange is for".into())
         }
-        File::ExternalAccount(account) => external(*account).map(GoogleCredentials::External),
+        File::ExternalAccount(account) => {
+            external(*account).map(|account| GoogleCredentials::External(account.into()))
+        }
         File::Other => {
             Err("must be of type service_account or external_account; others are not supported"
                 .into())

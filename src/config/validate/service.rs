@@ -74,7 +74,7 @@ pub(super) const PROVIDERS: [Provider; 11] = [
     Provider {
         built: cfg!(feature = "google"),
         feature: "google",
-        ..provider("vertex", None, &["chat"], Family::Vertex)
+        ..provider("vertex", None, &[], Family::Vertex)
     },
     aws("bedrock", Family::Bedrock),
     aws("sagemaker", Family::SageMaker),
@@ -89,7 +89,7 @@ const fn provider(
     Provider { word, base_url, fims, family, table: word, feature: word, built: true }
 }
 
-/// How rows at AWS fill in is told by their API.
+/// How rows at AWS fill in is told by their API, as for Vertex.
 const fn aws(word: &'static str, family: Family) -> Provider {
     Provider {
         table: "aws",
@@ -101,15 +101,11 @@ const fn aws(word: &'static str, family: Family) -> Provider {
 
 impl Provider {
     /// How `service` can be made to fill in; None: nobody knows, since something is wrong with it.
-    pub(super) fn fims(
-        &self,
-        raw: &RawCloud,
-        service: Option<&CloudService>,
-    ) -> Option<&'static [&'static str]> {
+    pub(super) fn fims(&self, service: Option<&CloudService>) -> Option<&'static [&'static str]> {
         match (service, self.family) {
-            (_, Family::Vertex) => Some(Checker::vertex_fims(raw)),
             (Some(CloudService::Aws(aws)), _) => Some(aws.api.fim_words()),
-            (None, Family::Bedrock | Family::SageMaker) => None,
+            (Some(CloudService::Vertex(vertex)), _) => Some(vertex.api.fim_words()),
+            (None, Family::Bedrock | Family::SageMaker | Family::Vertex) => None,
             _ => Some(self.fims),
         }
     }
@@ -186,10 +182,13 @@ impl Checker<'_> {
         let words = EFFORTS.map(|word| (word, Some(word)));
         let key = "openai.reasoning_effort";
         let effort = self.choice(key, typed.reasoning_effort.as_deref(), None, &words);
+        let sampling = typed.sampling.unwrap_or(true);
         CloudService::Dialect(Arc::new(Dialect {
+            // What is not sent must not be asked of it either.
+            penalties: sampling,
+            sampling,
             max_completion_tokens: typed.max_completion_tokens.unwrap_or(false),
             reasoning_effort: effort.map(Arc::from),
-            sampling: typed.sampling.unwrap_or(true),
             ..Dialect::OPENAI
         }))
     }

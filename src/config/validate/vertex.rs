@@ -1,5 +1,7 @@
 //! `[cloud.vertex]`: a project's place on Vertex AI, and which of its APIs.
 
+use std::sync::Arc;
+
 use hyper::Uri;
 
 use super::Checker;
@@ -63,12 +65,6 @@ impl Checker<'_> {
         self.choice("vertex.api", vertex.api.as_deref(), VertexApi::GenerateContent, &APIS)
     }
 
-    /// How each API can be made to fill in, the usual way first.
-    pub(super) fn vertex_fims(raw: &RawCloud) -> &'static [&'static str] {
-        let api = raw.services.vertex.as_ref().and_then(|vertex| vertex.api.as_deref());
-        if api == Some("raw-predict") { &["suffix", "chat"] } else { &["chat"] }
-    }
-
     pub(super) fn vertex(&mut self, raw: &RawCloud) -> Option<CloudService> {
         let none = RawVertex::default();
         let vertex = raw.services.vertex.as_ref().unwrap_or(&none);
@@ -85,7 +81,7 @@ impl Checker<'_> {
         }
         let thinking = self.thinking(vertex, api);
         let credentials = self.google_credentials(vertex)?;
-        Some(CloudService::Vertex(Vertex { api, thinking, credentials }))
+        Some(CloudService::Vertex(Arc::new(Vertex { api, thinking, credentials })))
     }
 
     fn thinking(&mut self, vertex: &RawVertex, api: VertexApi) -> Option<Thinking> {

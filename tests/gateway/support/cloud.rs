@@ -33,14 +33,17 @@ pub(crate) enum Step {
 pub(crate) struct Seen {
     /// Request line and headers as they came.
     pub(crate) head: String,
-    /// The body as it came, and as JSON where it is.
-    pub(crate) text: String,
     pub(crate) body: Value,
     /// The body as it came: what a signature is about.
     pub(crate) raw: Vec<u8>,
 }
 
 impl Seen {
+    /// The body where it is text, as a form is.
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.raw).unwrap_or_default()
+    }
+
     pub(crate) fn path(&self) -> &str {
         self.head.split(' ').nth(1).unwrap_or_default()
     }
@@ -296,7 +299,7 @@ async fn receive(stream: &mut TcpStream) -> Option<Seen> {
         }
     };
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-    let mut seen = Seen { head, text: String::new(), body: Value::Null, raw: Vec::new() };
+    let mut seen = Seen { head, body: Value::Null, raw: Vec::new() };
     let length: usize = seen.header("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
     while bytes.len() < end + length {
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
@@ -304,7 +307,6 @@ async fn receive(stream: &mut TcpStream) -> Option<Seen> {
         }
     }
     seen.raw = bytes[end..end + length].to_vec();
-    seen.text = String::from_utf8_lossy(&seen.raw).into_owned();
     seen.body = serde_json::from_slice(&seen.raw).unwrap_or(Value::Null);
     Some(seen)
 }

@@ -59,6 +59,14 @@ async fn broken_streams_end_honestly() {
     }
 }
 
+#[tokio::test]
+async fn a_key_of_bedrock_is_shown_and_nothing_signed() {
+    for recording in recordings().iter().filter(|of| !of.name.starts_with("sagemaker")) {
+        let answer = [recording.head(), chunk(&recording.streamed()), chunk(b"")].concat();
+        recording.shows_its_key(&Cloud::always(vec![Step::Send(answer)]).await).await;
+    }
+}
+
 /// What `recording` answers to a request that is signed for `there`, and to any other.
 fn checking(
     recording: &Recording,

@@ -76,7 +76,7 @@ fn a_key_opens_both_paths_streamed_and_whole() {
 fn a_client_secret_is_exchanged_for_a_token() {
     let clouds = clouds();
     let cloud = clouds.block_on(Cloud::start(|seen| {
-        let form = |name| field(&seen.text, name);
+        let form = |name| field(seen.text(), name);
         match seen.path() {
             "/openai/v1/chat/completions" => {
                 chat(seen, "authorization", &format!("Bearer {ISSUED}"), &sse(FILTERED))
@@ -128,7 +128,7 @@ fn machines_and_pods_show_what_they_are_given() {
                     && seen.header("x-identity-header") == Some("h-1")
             }
             "/t/oauth2/v2.0/token" => {
-                let assertion = field(&seen.text, "client_assertion");
+                let assertion = field(seen.text(), "client_assertion");
                 return if assertion == "from.kubernetes.x" { granted() } else { refused(401) };
             }
             _ => false,
@@ -156,11 +156,11 @@ fn machines_and_pods_show_what_they_are_given() {
     let mut row = row(&format!("model = \"m\"\nfim = \"chat\"\n{url}"));
     for identity in identities {
         let entra = Entra { resource: "https://cognitiveservices.azure.com".into(), identity };
-        row.service = CloudService::Azure(Azure {
+        row.service = CloudService::Azure(Arc::new(Azure {
             api_version: None,
             dialect: Arc::new(Dialect::OPENAI),
             auth: AzureAuth::Entra(entra),
-        });
+        }));
         assert_eq!(clouds.block_on(complete(&row)), "a + b");
     }
     assert_eq!(cloud.seen().len(), 6, "a token and a completion each");

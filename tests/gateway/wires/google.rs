@@ -1,5 +1,6 @@
 //! Vertex: proofs that it verifies, and tokens that it has itself issued.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
@@ -113,10 +114,10 @@ fn a_proof_is_exchanged_where_that_was_said() {
         if seen.path() != "/token" {
             return generated(seen, "exchanged-by-the-test");
         }
-        let claims = verified(&field(&seen.text, "assertion")).unwrap_or_default();
+        let claims = verified(&field(seen.text(), "assertion")).unwrap_or_default();
         let known =
             claims["scope"] == SCOPE && claims["aud"] == "https://oauth2.googleapis.com/token";
-        let grant = field(&seen.text, "grant_type");
+        let grant = field(seen.text(), "grant_type");
         match known && grant == "urn:ietf:params:oauth:grant-type:jwt-bearer" {
             true => granted("exchanged-by-the-test"),
             false => refused(400),
@@ -136,8 +137,8 @@ fn another_providers_token_becomes_a_service_account() {
         "/subject" if seen.header("x-of-the-test") == Some("y") => {
             json_answer(&json!({"id_token": "from.the.other"}))
         }
-        "/v1/token" if field(&seen.text, "subject_token") == "from.the.other" => {
-            assert_eq!(field(&seen.text, "audience"), "//iam.googleapis.com/pool");
+        "/v1/token" if field(seen.text(), "subject_token") == "from.the.other" => {
+            assert_eq!(field(seen.text(), "audience"), "//iam.googleapis.com/pool");
             granted("federated-by-the-test")
         }
         "/impersonate" if token_of(seen) == "federated-by-the-test" => {
@@ -193,11 +194,11 @@ fn a_machine_asks_its_metadata_server_and_codestral_fills_in() {
     let more = "model = \"codestral-2501\"\nvertex.api = \"raw-predict\"";
     let mut row = row(&vertex(&cloud, "mistralai", more));
     let server = format!("http://{}", cloud.address).parse().expect("a URL");
-    row.service = CloudService::Vertex(Vertex {
+    row.service = CloudService::Vertex(Arc::new(Vertex {
         api: VertexApi::RawPredict,
         thinking: None,
         credentials: GoogleCredentials::Metadata { server },
-    });
+    }));
     assert_eq!(clouds.block_on(complete(&row)), "a + b");
     assert_eq!(cloud.seen().len(), 2);
 }

@@ -131,7 +131,7 @@ async fn who_is_no_peer_gets_nothing() {
         let asked = comes_true(Duration::from_secs(2), || !cloud.seen().is_empty()).await;
         assert!(asked, "it is asked what it holds to");
         for _ in 0..3 {
-            assert_eq!(complete(&provider).await, Err("policy:peer".into()));
+            assert_eq!(complete(&provider).await, Err("cloud_unproven".into()));
         }
         assert!(provider.reported().is_none());
         assert_eq!(prompts(&cloud), 0);
@@ -139,7 +139,7 @@ async fn who_is_no_peer_gets_nothing() {
     let missing = Cloud::always(vec![Step::Send(status(404, &[JSON], "{}"))]).await;
     let provider = provider(&missing, &Instance::random());
     assert!(comes_true(Duration::from_secs(2), || !missing.seen().is_empty()).await);
-    assert_eq!(complete(&provider).await, Err("policy:peer".into()));
+    assert_eq!(complete(&provider).await, Err("cloud_unproven".into()));
     assert_eq!(prompts(&missing), 0);
 }
 
@@ -152,9 +152,14 @@ async fn an_answer_that_does_not_acknowledge_is_the_last() {
         let cloud = peer(said("other", 0.0), answer(acknowledged)).await;
         let provider = provider(&cloud, &Instance::random());
         assert!(is_proven(&provider).await);
-        assert_eq!(complete(&provider).await, Err("policy:peer".into()), "{acknowledged:?}");
+        assert_eq!(complete(&provider).await, Err("cloud_unproven".into()), "{acknowledged:?}");
         assert!(provider.quote(&request()).is_err(), "{acknowledged:?}");
-        assert_eq!(complete(&provider).await, Err("policy:peer".into()));
+        assert_eq!(complete(&provider).await, Err("cloud_unproven".into()));
+        if acknowledged.is_none() {
+            // What it goes on to say of itself does not bring it back.
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            assert!(provider.quote(&request()).is_err());
+        }
         assert_eq!(prompts(&cloud), 1, "{acknowledged:?}");
     }
 }
@@ -177,7 +182,7 @@ async fn a_row_that_leads_back_here_is_not_used() {
     let cloud = peer(said(own.as_str(), 0.0), answer(None)).await;
     let provider = provider(&cloud, &own);
     assert!(comes_true(Duration::from_secs(2), || !cloud.seen().is_empty()).await);
-    assert_eq!(complete(&provider).await, Err("policy:peer".into()));
+    assert_eq!(complete(&provider).await, Err("cloud_unproven".into()));
     assert_eq!(prompts(&cloud), 0);
 }
 
@@ -241,6 +246,50 @@ async fn the_door_acknowledges_and_turns_away() {
     assert_eq!((malformed.status, malformed.error()["param"].clone()), (400, json!("x-weir-hops")));
     let twice = ask(&[("x-weir-hops", other), ("x-weir-hops", other)], false).await;
     assert_eq!(twice.status, 400);
+}
+
+/// A row that says `weir` and leads to something else: nothing reaches it that holds text, and the
+/// request stays, with the reason told.
+#[test]
+fn through_the_door_a_server_that_is_no_weir_gets_nothing() {
+    let clients = clients();
+    let other = clients.block_on(Cloud::start(|seen| match is_status(seen) {
+        true => vec![Step::Send(status(404, &[JSON], "{}"))],
+        false => answer(Some("overflow=never")),
+    }));
+    let busy = Weir::start(&format!(
+        "model.slots = 1\noverflow.anonymous_cloud = true\noverflow.ttft_objective_ms = 1\n\
+         overflow.enter = 0.001\noverflow.leave = 0.001\n[[cloud]]\nname = \"box\"\n\
+         provider = \"weir\"\nbase_url = \"{}\"\nmodel = \"default\"\n",
+        other.base_url()
+    ));
+    let post = async |path: &str, body: Value, headers: &[(&str, &str)]| {
+        send(busy.address, "POST", path, headers, body.to_string().as_bytes()).await
+    };
+    let story = async {
+        let is_busy = comes_true(PATIENCE, || busy.saturation().work_ahead_ms() > 20.0).await;
+        assert!(is_busy, "the box is busy");
+        let body = json!({"prompt": "let a = ", "max_tokens": 4});
+        let why = post("/v1/route/explain", body.clone(), &[]).await.json();
+        assert_eq!(why["data"][0]["clouds"][0]["verdict"], "cloud_unproven");
+        let kept = post("/v1/completions", body, &[]).await;
+        assert_eq!(kept.header("x-weir-route"), Some("local"));
+        assert_eq!(kept.header("x-weir-reason"), Some("cloud_unproven"));
+    };
+    let keep_busy = async {
+        let body = json!({"prompt": "fn main() {", "max_tokens": 600, "ignore_eos": true});
+        loop {
+            post("/v1/completions", body.clone(), &[("x-weir-overflow", "never")]).await;
+        }
+    };
+    clients.block_on(async {
+        tokio::select! {
+            () = story => {}
+            () = keep_busy => unreachable!("it keeps on"),
+        }
+    });
+    assert!(other.connections() > 0, "it was asked what it holds to");
+    assert_eq!(prompts(&other), 0);
 }
 
 /// Two real weirs: what one has no room for the other one does, and it stays there.

@@ -158,6 +158,7 @@ impl Recording {
     }
 
     /// The text of the answer.
+    #[cfg(feature = "aws")]
     pub(crate) fn answer(&self) -> &str {
         self.text("text")
     }
@@ -214,6 +215,30 @@ impl Recording {
         let asked = (seen.path(), &seen.body);
         assert_eq!(asked, (path, &self.whole_request()), "{} whole", self.name);
         check(seen);
+    }
+
+    /// A row of Bedrock's with a key shows it and signs nothing.
+    #[cfg(feature = "aws")]
+    pub(crate) async fn shows_its_key(&self, cloud: &Cloud) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key_file = private(&folder, "key", KEY);
+        let row = self.text("row").replace("credentials = \"imds\"\n", "");
+        let toml = format!(
+            "[[cloud]]\nname = \"keyed\"\nbase_url = \"http://{}{}\"\n\
+             api_key_file = {key_file:?}\n{row}",
+            cloud.address,
+            self.text("base_path"),
+        );
+        let file = folder.path().join("weir.toml");
+        std::fs::write(&file, &toml).expect("it is written");
+        let (config, _) = Config::load(Some(&file), Overrides::default())
+            .unwrap_or_else(|said| panic!("{said:?}\n{toml}"));
+        let provider = providers(&config.clouds).expect("a client").pop().expect("a row");
+        let end = complete(&provider, self.request()).await;
+        assert_eq!(end, self.end("usage"), "{}", self.name);
+        let seen = &cloud.seen()[0];
+        assert_eq!(seen.header("authorization"), Some(&*format!("Bearer {KEY}")));
+        assert_eq!(seen.header("x-amz-date"), None);
     }
 
     /// The cloud's answer is the documented one.

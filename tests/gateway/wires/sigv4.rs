@@ -158,7 +158,7 @@ mod tests {
             if let Some(token) = &scope.token {
                 head += &format!("\nX-Amz-Security-Token:{token}");
             }
-            let seen = Seen { head, text: String::new(), body: Value::Null, raw: Vec::new() };
+            let seen = Seen { head, body: Value::Null, raw: Vec::new() };
             assert_eq!(super::canonical(&seen, &signed).unwrap(), canonical, "{name}");
         }
     }

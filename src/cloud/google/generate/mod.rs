@@ -36,9 +36,9 @@ impl GenerateContent {
 impl Wire for GenerateContent {
     fn abilities(&self, row: &CloudConfig) -> Abilities {
         Abilities {
+            chat: true,
             // Several candidates come whole or not at all.
             n: !row.stream,
-            chat: true,
             seed: true,
             penalties: true,
             top_k: true,

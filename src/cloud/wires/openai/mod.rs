@@ -47,6 +47,7 @@ impl OpenAi {
     }
 
     /// For a server with addresses of its own.
+    #[cfg(any(feature = "azure", feature = "google"))]
     pub(in crate::cloud) fn at(completions: Uri, chat: Uri, dialect: Arc<Dialect>) -> Self {
         Self { completions, chat, dialect }
     }
