@@ -29,7 +29,7 @@ const TOKENS_PER_WORD: u32 = 2;
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 const VOCABULARY: [&str; 16] = [
-    "fn", "let", "return", "match", "count", "index", "value", "buffer", "state", "= 1;", "{", "}",
+    "fn", "let", "return", "match", "count", "index", "value", "buffer", "state", "=1;", "{", "}",
     "->", "if", "else", "for",
 ];
 
