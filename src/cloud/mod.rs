@@ -21,6 +21,7 @@ mod limits;
 #[cfg(feature = "oci")]
 mod oci;
 mod peer;
+mod region;
 mod reply;
 mod services;
 mod stream;
@@ -52,6 +53,7 @@ pub use limits::Limits;
 use limits::Meter;
 pub use peer::Reported;
 use peer::{Marks, Peer};
+use region::Whereabouts;
 use reply::Reply;
 use stream::{Reading, Start, Timing};
 use wires::{Rendered, Wire};
@@ -70,6 +72,7 @@ pub struct Provider {
     meter: Meter,
     /// Where it is another weir.
     peer: Option<Peer>,
+    whereabouts: Whereabouts,
 }
 
 /// A provider for every row, all behind one client, for a program that is no server itself.
@@ -142,6 +145,7 @@ impl Provider {
         Ok(Self {
             peer,
             meter: Meter::default(),
+            whereabouts: Whereabouts::default(),
             wire: services::wire(row)?,
             auth: services::auth(row, services)?,
             clock_ahead_s: AtomicI64::new(0),
@@ -168,6 +172,7 @@ impl Provider {
     /// What a request would be here, without rendering it; or why it cannot be one.
     pub fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal> {
         self.peer.as_ref().map_or(Ok(()), Peer::is_proven)?;
+        self.whereabouts.check()?;
         wires::quote(request, &self.row, self.wire.abilities(&self.row))
     }
 
@@ -245,6 +250,7 @@ impl Provider {
         if let (Some(peer), Some(marks), true) = (&self.peer, sending.marks, good) {
             peer.acknowledged(response.headers(), marks)?;
         }
+        self.whereabouts.read(&self.row, response.headers())?;
         Ok(response)
     }
 

@@ -552,7 +552,7 @@ fn terms(price: Option<&str>) -> Terms {
         let rate = Rate::parse(usd).expect("a price");
         Price::PerToken(TokenPrice { input: rate, output: rate, cached: rate, tier: None })
     });
-    Terms { price, model: "m".into(), attested_by: None }
+    Terms { price, model: "m".into(), attested_by: None, region: None }
 }
 
 /// A dispatcher whose clouds cost so much and answer after so many milliseconds.
