@@ -79,7 +79,7 @@ fn quantile(values: &mut [f64], part: f64) -> f64 {
 
 impl fmt::Display for Foretold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
+        writeln!(
             f,
             "{:<6} {:.1} C: {:>5} requests, {:>5} here; first token {:>6.1} ms, off by {:>5.1} ms \
              (p90 {:>6.1}), near enough {:>5.1} %{}",
