@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::app::Loaded;
 use crate::config::{self, Config, Overrides};
 
 /// A gateway for code completion with its own inference engine.
@@ -81,22 +82,21 @@ struct Options {
     listen: Option<Vec<String>>,
 }
 
-impl Options {
+/// Where a configuration comes from.
+#[derive(Clone, Debug)]
+struct Source {
+    file: Option<PathBuf>,
+    flags: Overrides,
+}
+
+impl Source {
+    fn load(&self) -> Loaded {
+        Config::load(self.file.as_deref(), self.flags.clone())
+    }
+
     /// The configuration, its warnings printed; None: the complaints were.
-    fn load(self, offline: bool) -> Option<Config> {
-        let flags = Overrides {
-            listen: self.listen,
-            model: self.model,
-            quant: self.quant,
-            kv: self.kv,
-            isa: self.isa,
-            threads: self.threads,
-            context: self.context,
-            slots: self.slots,
-            speculate: self.speculate,
-            offline,
-        };
-        match Config::load(self.config.as_deref(), flags) {
+    fn load_aloud(&self) -> Option<Config> {
+        match self.load() {
             Ok((config, warnings)) => {
                 for warning in warnings {
                     complain(&format!("warning: {warning}"));
@@ -113,6 +113,24 @@ impl Options {
     }
 }
 
+impl Options {
+    fn source(self, offline: bool) -> Source {
+        let flags = Overrides {
+            listen: self.listen,
+            model: self.model,
+            quant: self.quant,
+            kv: self.kv,
+            isa: self.isa,
+            threads: self.threads,
+            context: self.context,
+            slots: self.slots,
+            speculate: self.speculate,
+            offline,
+        };
+        Source { file: self.config, flags }
+    }
+}
+
 /// Runs the command that was asked for.
 pub fn run(args: Args) -> ExitCode {
     let filter = EnvFilter::builder()
@@ -124,9 +142,10 @@ pub fn run(args: Args) -> ExitCode {
         .with_ansi(io::stderr().is_terminal())
         .init();
     let offline = matches!(&args.command, Command::Serve(serve) if serve.offline);
-    let Some(config) = args.options.load(offline) else { return ExitCode::from(2) };
+    let source = args.options.source(offline);
+    let Some(config) = source.load_aloud() else { return ExitCode::from(2) };
     let done = match args.command {
-        Command::Serve(_) => serve::run(config),
+        Command::Serve(_) => serve::run(config, source),
         Command::Complete(complete) => complete::run(complete, &config),
         Command::Check => say("the configuration is valid\n").map_err(Into::into),
         Command::Bench(bench) => bench::run(&bench, &config),

@@ -114,6 +114,29 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Takes from the configuration that runs what only a start can change, and names what it would
+    /// have changed. A ledger that was opened stays, also where nothing wants one any more.
+    pub fn keep_what_only_a_start_sets(&mut self, running: &Self) -> Vec<&'static str> {
+        let (serve, was) = (&mut self.serve, &running.serve);
+        let mut changed = vec![
+            ("[serve] listen", serve.listen != was.listen),
+            ("[serve] grace_ms", serve.grace != was.grace),
+            ("[serve] connections_max", serve.connections_max != was.connections_max),
+            ("[model]", self.model != running.model),
+        ];
+        serve.listen.clone_from(&was.listen);
+        (serve.grace, serve.connections_max) = (was.grace, was.connections_max);
+        self.model.clone_from(&running.model);
+        if let Some(opened) = &running.ledger {
+            let other = self.ledger.as_ref().is_some_and(|wanted| wanted != opened);
+            changed.push(("[ledger]", other));
+            self.ledger = Some(opened.clone());
+        }
+        changed.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).collect()
+    }
+}
+
 /// What is to be logged, in the words of `RUST_LOG`; None: it was not said.
 pub fn log_filter() -> Option<String> {
     environment("RUST_LOG").ok()
@@ -147,7 +170,7 @@ pub struct ServeConfig {
     pub connections_max: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelConfig {
     pub path: ModelPath,
     pub quant: Quant,

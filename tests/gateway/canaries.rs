@@ -132,7 +132,8 @@ async fn drive(weir: &Process, key: &str, canaries: &mut Canaries) {
         requests.push(request(method, path, &all, body));
     };
     for door in ROUTES {
-        let path = format!("{}?key={query}", door.path.replace("{*id}", &query));
+        let path =
+            format!("{}?key={query}", door.path.replace("{*id}", &query).replace("{name}", &query));
         for who in wrong.iter().chain([&good]) {
             add(door.method, &path, slice::from_ref(who), cursor.to_string().as_bytes());
         }

@@ -20,6 +20,7 @@ mod overflow;
 mod plan;
 mod policy;
 mod redaction;
+mod reload;
 mod shutdown;
 mod speculation;
 mod support;

@@ -244,7 +244,7 @@ async fn through_every_door(to: SocketAddr) {
     let body = json!({ "model": "weir", "prompt": "let y", "max_tokens": 4 }).to_string();
     let headers = [("content-type", "application/json")];
     for door in ROUTES {
-        let path = door.path.replace("{*id}", "weir");
+        let path = door.path.replace("{*id}", "weir").replace("{name}", "near");
         let prefixed = door.prefixed.then(|| format!("/v1{path}"));
         for path in [Some(path), prefixed].into_iter().flatten() {
             let body = if door.method == "POST" { body.as_bytes() } else { b"" };
