@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use crate::completion::{Backend, CompletionRequest, CompletionStream, Refusal};
-use crate::config::CloudConfig;
+use crate::config::{CloudConfig, Secret};
 use crate::money::Asked;
 
 /// There is never one.
@@ -16,6 +16,41 @@ pub struct Provider(Infallible);
 pub enum EgressError {
     #[error("this weir was built without clouds; the cargo feature `cloud` brings them")]
     NotBuilt,
+}
+
+/// There is never one: no command can ask a weir that runs.
+#[derive(Debug)]
+pub struct Remote(Infallible);
+
+/// What would be asked of it.
+pub struct Question<'a> {
+    pub method: hyper::Method,
+    pub path: &'a str,
+    pub headers: Vec<(&'static str, &'a str)>,
+    pub body: Vec<u8>,
+}
+
+/// What it would say.
+pub struct Said {
+    pub status: u16,
+    pub body: bytes::Bytes,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+}
+
+impl Remote {
+    /// Fails.
+    pub fn new(_: &hyper::Uri, _: Option<Secret>) -> Result<Self, RemoteError> {
+        Err(EgressError::NotBuilt.into())
+    }
+
+    pub async fn ask(&self, _: Question<'_>) -> Result<Said, RemoteError> {
+        match self.0 {}
+    }
 }
 
 /// Fails where there is a row.

@@ -2,10 +2,13 @@
 
 mod bench;
 mod cache;
+mod cloud;
 mod complete;
 mod cursor;
 mod ledger;
 mod plan;
+mod remote;
+mod route;
 mod serve;
 
 use std::io::{self, IsTerminal, Write};
@@ -44,6 +47,11 @@ enum Command {
     Cache(cache::Command),
     /// What was sent to clouds and what it cost: a summary, all of it, or whether it is untouched
     Ledger(ledger::LedgerArgs),
+    /// Where a weir that runs would place a completion, and why; nothing is sent
+    Route(route::RouteArgs),
+    /// The clouds: what they are, whether they answer, leave one alone
+    #[command(subcommand)]
+    Cloud(cloud::Command),
     /// What thresholds, clouds and growth would come to, by a trace of requests
     Plan(plan::PlanArgs),
 }
@@ -151,6 +159,8 @@ pub fn run(args: Args) -> ExitCode {
         Command::Bench(bench) => bench::run(&bench, &config),
         Command::Cache(cache) => cache::run(cache, config.model.cache.as_ref()),
         Command::Ledger(ledger) => ledger::run(ledger, config.ledger.as_ref()),
+        Command::Route(route) => route::run(&route, &config),
+        Command::Cloud(cloud) => cloud::run(&cloud, &config),
         Command::Plan(plan) => plan::run(plan, &config),
     };
     match done {
@@ -178,6 +188,8 @@ enum Failure {
     Start(#[from] crate::app::StartError),
     #[error(transparent)]
     Local(#[from] crate::app::LocalError),
+    #[error(transparent)]
+    Remote(#[from] crate::cloud::RemoteError),
     #[error("{0}")]
     Refused(#[from] crate::completion::Refusal),
     #[error("{0}")]

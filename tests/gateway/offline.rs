@@ -61,9 +61,17 @@ fn a_build_without_clouds_has_no_way_out() {
         refused,
         "weir: [[cloud]]: needs a weir that was built with the cargo feature `cloud`\n"
     );
-    let peer = ["complete", "--url", "http://127.0.0.1:1", "Cargo.toml:1:1"];
-    let refused = says(&binary, &peer);
-    assert!(refused.contains("built without clouds"), "{refused}");
+    let url = ["--url", "http://127.0.0.1:1"];
+    let asking: [&[&str]; 4] = [
+        &["complete", "Cargo.toml:1:1"],
+        &["route", "Cargo.toml:1:1"],
+        &["cloud", "list"],
+        &["cloud", "pause", "near"],
+    ];
+    for command in asking {
+        let refused = says(&binary, &[command, &url].concat());
+        assert!(refused.contains("built without clouds"), "{command:?}: {refused}");
+    }
 }
 
 #[test]

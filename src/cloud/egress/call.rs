@@ -28,7 +28,6 @@ pub(crate) enum CallError {
 impl Egress {
     /// Sends one request and waits for all of the answer, whatever its status is: at most
     /// `body_max` bytes within `timeout`, connecting included. A redirect is an answer.
-    #[cfg_attr(not(test), expect(dead_code, reason = "credential sources come next"))]
     pub(crate) async fn call(
         &self,
         mut request: Request<Full<Bytes>>,

@@ -32,7 +32,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio_rustls::TlsConnector;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "credential sources come next"))]
+#[cfg(test)]
 pub(crate) use self::call::CallError;
 use self::dial::{Dial, Line, Wire};
 pub(crate) use self::origin::Origin;

@@ -70,6 +70,11 @@ impl Process {
         self.signal("HUP");
     }
 
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.config.path().join(FILE)
+    }
+
     /// The shell's own `kill` is on every machine.
     fn signal(&self, name: &str) {
         let status = Command::new("sh")
