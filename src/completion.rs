@@ -230,6 +230,15 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<CompletionStream, Refusal>> + Send;
 }
 
+impl<B: Backend> Backend for Arc<B> {
+    fn complete(
+        &self,
+        request: Arc<CompletionRequest>,
+    ) -> impl Future<Output = Result<CompletionStream, Refusal>> + Send {
+        B::complete(self, request)
+    }
+}
+
 /// Why a request was not served, as a value: a reason to count, a sentence for the client, a
 /// chain for the log.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -289,6 +298,8 @@ pub enum Reason {
     CloudCannot(&'static str),
     /// `max_in_flight` of a row is used up.
     CloudBusy,
+    /// Another weir, which has not said or no longer says that it holds to what is required.
+    CloudUnproven,
     /// Could not connect, or the connection broke.
     CloudUnreachable,
     CloudTimeout,
@@ -353,6 +364,7 @@ impl Reason {
             Reason::NotAllowed(code) => (*code).into(),
             Reason::CloudCannot(field) => format!("cloud_cannot:{field}"),
             Reason::CloudBusy => "cloud_busy".into(),
+            Reason::CloudUnproven => "cloud_unproven".into(),
             Reason::CloudUnreachable => "cloud_unreachable".into(),
             Reason::CloudTimeout => "cloud_timeout".into(),
             Reason::Cloud(fault) => fault.code().into(),

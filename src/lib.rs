@@ -3,8 +3,8 @@
 //! In reading order: [`completion`] holds the nouns all rooms share; [`config`] what the user
 //! typed and what we run; [`api`] turns HTTP into a request; [`policy`] settles where it may run
 //! and [`dispatch`] decides where it does; [`engine`] runs it here, [`cloud`] elsewhere;
-//! [`ledger`] keeps what that costs within budgets and on record, in [`money`]; [`telemetry`]
-//! counts. Imports go down only; see
+//! [`ledger`] keeps what that costs within budgets and on record, in [`money`]; [`plan`] plays all
+//! of it in simulated time; [`telemetry`] counts. Imports go down only; see
 //! ARCHITECTURE.md.
 
 #![forbid(unsafe_code)]

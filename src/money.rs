@@ -129,6 +129,15 @@ pub struct Asked {
     pub n: u64,
 }
 
+impl Asked {
+    /// About how many tokens the prompt has.
+    pub fn prompt_tokens(&self) -> u64 {
+        /// Of code, about.
+        const TOKEN_BYTES: u64 = 3;
+        self.bytes / TOKEN_BYTES
+    }
+}
+
 impl Price {
     /// Whether a request more costs something.
     pub fn is_metered(&self) -> bool {

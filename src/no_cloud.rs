@@ -3,10 +3,32 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::completion::{Backend, CompletionRequest, CompletionStream, Refusal};
 use crate::config::{CloudConfig, Secret};
 use crate::money::Asked;
+use crate::policy::peer::Instance;
+
+/// What a provider says is left of a quota.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    pub requests_left: Option<u64>,
+    pub tokens_left: Option<u64>,
+    pub reset_at: Option<Instant>,
+}
+
+/// What another weir says of itself; none ever does.
+#[derive(Debug)]
+pub struct Reported(Infallible);
+
+impl Reported {
+    pub fn ttft(&self, _: u64) -> Duration {
+        match self.0 {}
+    }
+}
 
 /// There is never one.
 #[derive(Debug)]
@@ -54,12 +76,29 @@ impl Remote {
 }
 
 /// Fails where there is a row.
+pub fn providers_of(rows: &[CloudConfig], _: &Instance) -> Result<Vec<Provider>, EgressError> {
+    providers(rows)
+}
+
+/// Fails where there is a row.
 pub fn providers(rows: &[CloudConfig]) -> Result<Vec<Provider>, EgressError> {
     if rows.is_empty() { Ok(Vec::new()) } else { Err(EgressError::NotBuilt) }
 }
 
 impl Provider {
     pub fn row(&self) -> &CloudConfig {
+        match self.0 {}
+    }
+
+    pub fn is_ready(&self) -> Result<(), Refusal> {
+        match self.0 {}
+    }
+
+    pub fn limits(&self) -> Limits {
+        match self.0 {}
+    }
+
+    pub fn reported(&self) -> Option<Reported> {
         match self.0 {}
     }
 

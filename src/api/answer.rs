@@ -29,14 +29,15 @@ use crate::completion::{
 };
 use crate::dispatch::Cost;
 use crate::money::Money;
-use crate::policy::Rules;
 use crate::policy::asked::Asked;
+use crate::policy::{Rules, peer};
 
 const ROUTE: HeaderName = HeaderName::from_static("x-weir-route");
 const REASON: HeaderName = HeaderName::from_static("x-weir-reason");
 const COST: HeaderName = HeaderName::from_static("x-weir-cost-usd");
 const COST_MAX: HeaderName = HeaderName::from_static("x-weir-cost-max-usd");
 const PREDICTED: HeaderName = HeaderName::from_static("x-weir-predicted-ttft-ms");
+const ACKNOWLEDGED: HeaderName = HeaderName::from_static(peer::ACKNOWLEDGED);
 const TRUNCATED: HeaderName = HeaderName::from_static("x-weir-truncated");
 /// Tells nginx and its kin to pass each event on at once.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -119,6 +120,7 @@ pub(super) async fn answer<S: Service>(
 ) -> Response {
     let mut account = Account::open(api.telemetry.clone());
     let live = live::of::<S>(&request);
+    let acknowledged = tenant::acknowledgement(request.headers(), &api.instance);
     let answered = async {
         let ask = receive((&api, &live), request, account.arrival, read).await?;
         let placed = before_the_end(&api, place(&live.service, &ask)).await??;
@@ -130,10 +132,14 @@ pub(super) async fn answer<S: Service>(
     };
     let route = placed.route.clone();
     account.placed(route, placed.reason.clone(), ask.requests.len() * ask.best_of as usize);
-    match ask.stream {
+    let mut response = match ask.stream {
         true => stream(&api, &ask, placed, account),
         false => collect(&api, &ask, placed, account).await,
+    };
+    if let (Some(acknowledged), StatusCode::OK) = (acknowledged, response.status()) {
+        response.headers_mut().insert(ACKNOWLEDGED, acknowledged);
     }
+    response
 }
 
 pub(super) async fn receive<S: Service>(
@@ -154,7 +160,7 @@ pub(super) async fn receive<S: Service>(
         session: sampling::session(&headers)?.map(Arc::from),
         tenant,
         rules: &live.rules,
-        asked: tenant::asked(&headers)?,
+        asked: tenant::asked(&headers, &api.instance)?,
     };
     Ok(read(&whole.bytes, &caller, live.service.model())?)
 }

@@ -58,6 +58,11 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "request_too_large", message)
     }
 
+    /// 400: the request goes no further on its way from weir to weir.
+    pub(super) fn turned(code: &'static str, message: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, code, message)
+    }
+
     pub(super) fn media_type() -> Self {
         let message = "send the body as application/json";
         let code = "unsupported_media_type";
@@ -198,7 +203,8 @@ fn status(reason: &Reason) -> StatusCode {
         | Reason::Draining
         | Reason::EngineFailed
         | Reason::CloudCannot(_)
-        | Reason::CloudBusy => StatusCode::SERVICE_UNAVAILABLE,
+        | Reason::CloudBusy
+        | Reason::CloudUnproven => StatusCode::SERVICE_UNAVAILABLE,
         Reason::Deadline | Reason::CloudTimeout => StatusCode::GATEWAY_TIMEOUT,
         Reason::Budget(_) => StatusCode::SERVICE_UNAVAILABLE,
         Reason::CloudUnreachable | Reason::Cloud(_) | Reason::CloudGarbage => {

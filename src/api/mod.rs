@@ -19,6 +19,7 @@ mod fields;
 mod guard;
 mod live;
 mod models;
+mod peer;
 mod reply;
 mod routes;
 mod sampling;
@@ -49,6 +50,7 @@ use crate::config::ServeConfig;
 use crate::dispatch::{Cost, Explanation, Standing};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::policy::Rules;
+use crate::policy::peer::Instance;
 use crate::telemetry::Telemetry;
 
 /// What the API needs of the rooms below it.
@@ -65,6 +67,9 @@ pub trait Service: Send + Sync + 'static {
 
     /// The local model; every model name a client sends means this one.
     fn model(&self) -> &ModelCard;
+
+    /// How busy the device is, for another weir that may send something here.
+    fn load(&self) -> Load;
 
     /// Whether the device has generated a token since the start and still works.
     fn ready(&self) -> bool;
@@ -85,6 +90,15 @@ pub trait Service: Send + Sync + 'static {
 
     /// Sets the gauges, before a scrape.
     fn publish(&self, telemetry: &Telemetry);
+}
+
+/// How busy the device is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// Milliseconds of work ahead of a new request.
+    pub work_ahead_ms: f64,
+    /// As measured; 0: not yet.
+    pub prefill_tokens_per_second: f64,
 }
 
 /// A request that runs.
@@ -127,6 +141,8 @@ pub struct Doors<'a> {
     pub serve: &'a ServeConfig,
     pub rules: Rules,
     pub limits: Limits,
+    /// The name by which other weirs know this one.
+    pub instance: Instance,
 }
 
 /// Bytes of request bodies that may be in memory unparsed, all connections together: 32 of the
@@ -137,6 +153,7 @@ const BODIES_BYTES_MAX: usize = 32 * body::BYTES_MAX;
 pub struct Api<S> {
     live: ArcSwap<Live<S>>,
     telemetry: Arc<Telemetry>,
+    instance: Instance,
     limits: Limits,
     lifecycle: Lifecycle,
     /// In bytes; see [`BODIES_BYTES_MAX`].
@@ -154,11 +171,12 @@ struct Lifecycle {
 
 impl<S: Service> Api<S> {
     pub fn new(service: S, telemetry: Arc<Telemetry>, doors: Doors<'_>) -> Arc<Self> {
-        let Doors { serve, rules, limits } = doors;
+        let Doors { serve, rules, limits, instance } = doors;
         let live = Live { service, rules, guard: Guard::new(serve) };
         Arc::new(Self {
             live: ArcSwap::from_pointee(live),
             telemetry,
+            instance,
             limits,
             lifecycle: Lifecycle::default(),
             body_room: Arc::new(Semaphore::new(BODIES_BYTES_MAX)),

@@ -7,7 +7,9 @@ use axum::Router;
 use axum::middleware::from_fn;
 use axum::routing::{MethodRouter, get, post};
 
-use super::{Api, Service, chat, clouds, completions, explain, models, status, tenant, usage};
+use super::{
+    Api, Service, chat, clouds, completions, explain, models, peer, status, tenant, usage,
+};
 
 /// One path, and a second with `/v1` before it where it is part of the dialect.
 #[derive(Clone, Copy, Debug)]
@@ -42,13 +44,14 @@ enum Room {
     Clouds,
     PauseCloud,
     ResumeCloud,
+    Peer,
     Health,
     Ready,
     Metrics,
 }
 
 /// The table.
-pub const ROUTES: [Door; 12] = [
+pub const ROUTES: [Door; 13] = [
     dialect("POST", "/completions", Room::Completions),
     dialect("POST", "/chat/completions", Room::Chat),
     dialect("GET", "/models", Room::Models),
@@ -58,6 +61,7 @@ pub const ROUTES: [Door; 12] = [
     admin("GET", "/clouds", Room::Clouds),
     admin("POST", "/clouds/{name}/pause", Room::PauseCloud),
     admin("POST", "/clouds/{name}/resume", Room::ResumeCloud),
+    dialect("GET", "/peer", Room::Peer),
     own("/health", Access::Open, Room::Health),
     own("/ready", Access::Open, Room::Ready),
     own("/metrics", Access::Keyed, Room::Metrics),
@@ -95,6 +99,7 @@ impl Door {
             Room::Clouds => get(clouds::list::<S>),
             Room::PauseCloud => post(clouds::pause::<S>),
             Room::ResumeCloud => post(clouds::resume::<S>),
+            Room::Peer => get(peer::get::<S>),
             Room::Health => get(status::health),
             Room::Ready => get(status::ready::<S>),
             Room::Metrics => get(status::metrics::<S>),

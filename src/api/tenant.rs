@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -14,11 +14,7 @@ use super::routes::is_open;
 use super::{Api, Service, live};
 use crate::policy::Asks;
 use crate::policy::asked::{self, Asked};
-
-const REQUIRE: &str = "x-weir-require";
-const OVERFLOW: &str = "x-weir-overflow";
-/// Bytes of all `x-weir-require` of a request.
-const REQUIRE_BYTES_MAX: usize = 1024;
+use crate::policy::peer::{self, HOPS, Instance, OVERFLOW, REQUIRE, REQUIRE_BYTES_MAX, Turned};
 
 /// Headers by which a proxy says that it asks for somebody else.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
@@ -94,8 +90,8 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 /// What the headers ask of policy. What cannot be read is refused, never passed over: it was meant
-/// to tighten.
-pub(super) fn asked(headers: &HeaderMap) -> Result<Asked, ApiError> {
+/// to tighten. What has come from another weir, one that `own` is not, goes no further.
+pub(super) fn asked(headers: &HeaderMap, own: &Instance) -> Result<Asked, ApiError> {
     let mut all = Asked::default();
     let mut bytes = 0;
     for value in headers.get_all(REQUIRE) {
@@ -114,5 +110,31 @@ pub(super) fn asked(headers: &HeaderMap) -> Result<Asked, ApiError> {
         }
         all.stays_here = true;
     }
+    if let Some(hops) = hops(headers)? {
+        peer::arrived(hops, own).map_err(turned)?;
+        all.stays_here = true;
+    }
     Ok(all)
+}
+
+fn hops(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    if !headers.contains_key(HOPS) {
+        return Ok(None);
+    }
+    text(headers, HOPS).map(Some).ok_or_else(|| turned(Turned::Malformed))
+}
+
+fn turned(why: Turned) -> ApiError {
+    match why {
+        Turned::Loop => ApiError::turned("loop", why.to_string()),
+        Turned::Hops => ApiError::turned("hops", why.to_string()),
+        Turned::Malformed => ApiError::invalid(HOPS, why.to_string()),
+    }
+}
+
+/// What a request of another weir is told of how it was understood; None: it is a client's.
+pub(super) fn acknowledgement(headers: &HeaderMap, own: &Instance) -> Option<HeaderValue> {
+    hops(headers).ok()??;
+    let text = peer::acknowledgement(&asked(headers, own).ok()?)?;
+    HeaderValue::from_str(&text).ok()
 }

@@ -4,7 +4,7 @@ mod ledger;
 mod local;
 mod reload;
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,14 +22,16 @@ pub use self::reload::{Loaded, ReloadError, Reloaded};
 use crate::api::{self, Api, Doors, Limits, ModelCard, Placed, Service, Shed};
 use crate::cloud::{self, EgressError, Provider};
 use crate::completion::{CompletionRequest, CompletionStream, Refusal};
-use crate::config::Config;
+use crate::config::{CloudConfig, Config};
 use crate::dispatch::{
-    self, Bounds, Dispatcher, Explanation, Load, Quote, Rates, Safeguards, Standing, Target, Terms,
+    self, Bounds, Dispatcher, Explanation, Left, Load, Quote, Rates, Safeguards, Standing, Target,
+    Terms,
 };
 use crate::engine::{EngineHandle, Prepared};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::ledger::{BudgetError, Ledger};
 use crate::money::Asked;
+use crate::policy::peer::Instance;
 use crate::policy::{Roster, RosterFull};
 use crate::telemetry::Telemetry;
 
@@ -41,9 +43,13 @@ pub struct App {
     config: Config,
     /// Numbers of tenants, those that are gone included.
     roster: Roster,
+    /// The name by which other weirs know this one.
+    instance: Instance,
     api: Arc<Api<Rooms>>,
     card: ModelCard,
-    dispatcher: Arc<Dispatcher<EngineHandle, Provider>>,
+    dispatcher: Arc<Dispatcher<EngineHandle, Arc<Provider>>>,
+    /// In the order of the rows.
+    clouds: Vec<Arc<Provider>>,
     engine: EngineHandle,
     ledger: Option<Ledger>,
     telemetry: Arc<Telemetry>,
@@ -78,7 +84,9 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     }
     let addresses: Vec<SocketAddr> =
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    let clouds = cloud::providers(config.clouds_in_use())?;
+    let instance = Instance::random();
+    let clouds = cloud::providers_of(config.clouds_in_use(), &instance)?;
+    let clouds: Vec<_> = clouds.into_iter().map(Arc::new).collect();
     let model = config.model.clone();
     let mut local = blocking(move || Local::load(&model)).await?;
 
@@ -96,14 +104,15 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     let rules = config.policy.rules_in(&mut roster)?;
     let parts = Parts {
         engine: engine.clone(),
-        clouds,
+        clouds: clouds.clone(),
         tenants: rules.names(),
         ledger: ledger.clone(),
         telemetry: telemetry.clone(),
     };
     let (card, dispatcher) = (card(&facts), Arc::new(parts.dispatcher(&config)));
     let rooms = Rooms::new(&card, &dispatcher, &config);
-    let doors = Doors { serve: &config.serve, rules, limits: Limits::new(&config.serve) };
+    let limits = Limits::new(&config.serve);
+    let doors = Doors { serve: &config.serve, rules, limits, instance: instance.clone() };
     let api = Api::new(rooms, telemetry.clone(), doors);
     let going_down = CancellationToken::new();
     let stopping = going_down.clone().cancelled_owned();
@@ -113,9 +122,11 @@ pub async fn start(config: Config) -> Result<App, StartError> {
         facts,
         config,
         roster,
+        instance,
         api,
         card,
         dispatcher,
+        clouds,
         engine,
         ledger,
         telemetry,
@@ -133,7 +144,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// What a dispatcher is made of, beside its configuration.
 struct Parts {
     engine: EngineHandle,
-    clouds: Vec<Provider>,
+    clouds: Vec<Arc<Provider>>,
     /// Names by numbers.
     tenants: Vec<Arc<str>>,
     ledger: Option<Ledger>,
@@ -141,7 +152,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn dispatcher(self, config: &Config) -> Dispatcher<EngineHandle, Provider> {
+    fn dispatcher(self, config: &Config) -> Dispatcher<EngineHandle, Arc<Provider>> {
         let clouds = self.clouds.into_iter().map(target).collect();
         let scanner = config.policy.scanner();
         let safeguards = Safeguards { scanner, ledger: self.ledger, tenants: self.tenants };
@@ -149,22 +160,23 @@ impl Parts {
     }
 }
 
-fn target(provider: Provider) -> Target<Provider> {
-    let row = provider.row();
+/// What a row may be asked.
+pub(crate) fn bounds(row: &CloudConfig) -> Bounds {
+    let rates =
+        Rates { requests_per_min: row.requests_per_min, tokens_per_min: row.tokens_per_min };
+    Bounds { max_in_flight: row.max_in_flight, rates, prefer: row.prefer }
+}
+
+/// A row as the dispatcher takes it.
+pub(crate) fn target<C: Borrow<Provider>>(backend: C) -> Target<C> {
+    let row = backend.borrow().row();
     let attested_by = row.declared.attested_by.clone();
     Target {
         name: row.name.clone(),
         declared: row.declared.clone(),
-        bounds: Bounds {
-            max_in_flight: row.max_in_flight,
-            rates: Rates {
-                requests_per_min: row.requests_per_min,
-                tokens_per_min: row.tokens_per_min,
-            },
-            prefer: row.prefer,
-        },
+        bounds: bounds(row),
         terms: Terms { price: row.price.clone(), model: row.model.clone(), attested_by },
-        backend: provider,
+        backend,
     }
 }
 
@@ -201,7 +213,7 @@ impl App {
             tracing::error!(%error, "the server ended badly");
         }
         // As the server has ended, nobody else holds them, nor the connections to clouds below.
-        drop((self.api, self.dispatcher));
+        drop((self.api, self.dispatcher, self.clouds));
         let engine = self.engine;
         let stopped = tokio::task::spawn_blocking(move || engine.stop()).await;
         if let Err(error) = stopped {
@@ -231,7 +243,7 @@ fn card(facts: &Facts) -> ModelCard {
 /// The rooms below the API, as it sees them.
 struct Rooms {
     card: ModelCard,
-    dispatcher: Arc<Dispatcher<EngineHandle, Provider>>,
+    dispatcher: Arc<Dispatcher<EngineHandle, Arc<Provider>>>,
     /// Where the ledger is.
     ledger: Option<PathBuf>,
 }
@@ -239,7 +251,7 @@ struct Rooms {
 impl Rooms {
     fn new(
         card: &ModelCard,
-        dispatcher: &Arc<Dispatcher<EngineHandle, Provider>>,
+        dispatcher: &Arc<Dispatcher<EngineHandle, Arc<Provider>>>,
         config: &Config,
     ) -> Self {
         let ledger = config.ledger.as_ref().map(|ledger| ledger.path.clone());
@@ -277,6 +289,15 @@ impl Quote for Provider {
     fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal> {
         Provider::quote(self, request)
     }
+
+    fn left(&self) -> Left {
+        let limits = self.limits();
+        Left { requests: limits.requests_left, tokens: limits.tokens_left, until: limits.reset_at }
+    }
+
+    fn told_ttft(&self, asked: &Asked) -> Option<Duration> {
+        self.reported().map(|reported| reported.ttft(asked.prompt_tokens()))
+    }
 }
 
 impl Service for Rooms {
@@ -302,6 +323,14 @@ impl Service for Rooms {
 
     fn model(&self) -> &ModelCard {
         &self.card
+    }
+
+    fn load(&self) -> api::Load {
+        let saturation = self.dispatcher.local().saturation();
+        api::Load {
+            work_ahead_ms: saturation.work_ahead_ms(),
+            prefill_tokens_per_second: saturation.prefill_rate(),
+        }
     }
 
     fn ready(&self) -> bool {

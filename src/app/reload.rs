@@ -4,10 +4,11 @@
 //! budgets have spent and who has which number goes on.
 
 use std::io;
+use std::mem::discriminant;
 use std::sync::Arc;
 
 use super::{App, Parts, Rooms, StartError, blocking, ledger};
-use crate::cloud;
+use crate::cloud::{self, EgressError, Provider};
 use crate::config::{CloudConfig, Complaint, Config};
 use crate::ledger::{Ledger, Terms};
 
@@ -56,13 +57,12 @@ impl App {
         let mut roster = self.roster.clone();
         let rules = config.policy.rules_in(&mut roster).map_err(StartError::from)?;
         let terms = ledger::terms(&config).map_err(StartError::from)?;
-        let rows = config.clouds_in_use().to_vec();
-        let clouds = blocking(move || cloud::providers(&rows)).await.map_err(StartError::from)?;
+        let clouds = self.providers(config.clouds_in_use()).await.map_err(StartError::from)?;
         let ledger = self.ledger_for(&config, terms).await.map_err(StartError::Ledger)?;
 
         let parts = Parts {
             engine: self.engine.clone(),
-            clouds,
+            clouds: clouds.clone(),
             tenants: rules.names(),
             ledger: ledger.clone(),
             telemetry: self.telemetry.clone(),
@@ -73,8 +73,20 @@ impl App {
         self.dispatcher = Arc::new(dispatcher);
         let rooms = Rooms::new(&self.card, &self.dispatcher, &config);
         self.api.replace(rooms, &config.serve, rules);
-        (self.ledger, self.roster, self.config) = (ledger, roster, config);
+        (self.clouds, self.ledger, self.roster, self.config) = (clouds, ledger, roster, config);
         Ok(Reloaded { warnings, kept })
+    }
+
+    /// The rows' providers: of a row that nothing has changed the one it had, with its connections
+    /// and whatever it has fetched to prove who asks.
+    async fn providers(&self, rows: &[CloudConfig]) -> Result<Vec<Arc<Provider>>, EgressError> {
+        let known = |row: &CloudConfig| self.clouds.iter().find(|known| *known.row() == *row);
+        let changed: Vec<_> = rows.iter().filter(|row| known(row).is_none()).cloned().collect();
+        let own = self.instance.clone();
+        let made = blocking(move || cloud::providers_of(&changed, &own)).await?;
+        let mut made = made.into_iter().map(Arc::new);
+        let provider = |row| known(row).cloned().or_else(|| made.next());
+        Ok(rows.iter().filter_map(provider).collect())
     }
 
     /// The ledger that runs, under other terms; or one, where there was none and now something has
@@ -95,5 +107,6 @@ impl App {
 /// Whether two rows of one name are one cloud, so that what is known of the one is true of the
 /// other.
 fn is_same(one: &CloudConfig, other: &CloudConfig) -> bool {
-    one.base_url == other.base_url && one.model == other.model
+    let same_service = discriminant(&one.service) == discriminant(&other.service);
+    same_service && one.base_url == other.base_url && one.model == other.model
 }

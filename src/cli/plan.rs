@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::bench::box_speed;
 use super::{Failure, complain, say};
-use crate::app::STEP_ROWS_MAX;
+use crate::app::{STEP_ROWS_MAX, bounds};
 use crate::config::{CloudConfig, Config, ModelConfig};
 use crate::ledger::audit::{self, Filter, Traffic};
 use crate::money::Money;
@@ -75,7 +75,7 @@ pub(super) fn run(args: PlanArgs, config: &Config) -> Result<(), Failure> {
         return Err(Failure::Other("--growth must be from 1 to 1000".into()));
     }
     let (trace, past) = requests(&args)?;
-    let speeds = speeds(&args, config, &past)?;
+    let speeds = speeds(&args, config, (&trace, &past))?;
     let world = world(config, speeds, args.seed);
     let wish = Wish { growth: args.growth, rents: args.rent.clone() };
     let report = plan(&trace, &world, &wish);
@@ -103,7 +103,11 @@ fn requests(args: &PlanArgs) -> Result<(Trace, Vec<Traffic>), Failure> {
 
 /// What was said, then what the ledger shows, then what can be measured, then a guess that is
 /// told.
-fn speeds(args: &PlanArgs, config: &Config, past: &[Traffic]) -> Result<Known, Failure> {
+fn speeds(
+    args: &PlanArgs,
+    config: &Config,
+    (trace, past): (&Trace, &[Traffic]),
+) -> Result<Known, Failure> {
     let said = match &args.speeds {
         None => Speeds::default(),
         Some(path) => {
@@ -129,7 +133,7 @@ fn speeds(args: &PlanArgs, config: &Config, past: &[Traffic]) -> Result<Known, F
     }
     let local = match known.local.take() {
         Some(local) => local,
-        None => box_speed(&config.model)?,
+        None => box_speed(&config.model, trace.typical())?,
     };
     if let Some(path) = &args.save_speeds {
         let all = Speeds { local: Some(local.clone()), cloud: known.cloud.clone() };
@@ -175,7 +179,7 @@ fn cloud_row(row: &CloudConfig, speed: CloudSpeed) -> CloudRow {
         price: row.price.clone(),
         speed,
         max_tokens: row.max_tokens,
-        max_in_flight: row.max_in_flight,
+        bounds: bounds(row),
         first_token_timeout: row.first_token_timeout,
         budget_day: cap.map(Money::from_nano),
     }

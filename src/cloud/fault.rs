@@ -31,6 +31,7 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ServiceQuotaExceededException",
             "QuotaExceeded",
             "LimitExceeded",
+            "BILLING_DISABLED",
         ],
     ),
     (Fault::Clock, &["RequestTimeTooSkewed", "RequestExpired"]),
@@ -49,14 +50,20 @@ const NAMES: [(Fault, &[&str]); 8] = [
         Fault::Throttled,
         &[
             "ThrottlingException",
+            "Throttling",
             "ModelNotReadyException",
             "TooManyRequestsException",
             "TooManyRequests",
             "RESOURCE_EXHAUSTED",
+            "RateLimitReached",
+            "too_many_requests",
             "rate_limit_exceeded",
             "rate_limit_error",
+            "rate_limited",
+            "service_tier_capacity_exceeded",
             "overloaded",
             "overloaded_error",
+            "OutOfHostCapacity",
         ],
     ),
     (
@@ -70,6 +77,9 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "UnrecognizedClientException",
             "InvalidClientTokenId",
             "MissingAuthenticationTokenException",
+            "MissingAuthenticationToken",
+            "IncompleteSignature",
+            "OptInRequired",
             "AccessDeniedException",
             "UNAUTHENTICATED",
             "PERMISSION_DENIED",
@@ -81,18 +91,26 @@ const NAMES: [(Fault, &[&str]); 8] = [
         Fault::NotFound,
         &[
             "ResourceNotFoundException",
+            "UnknownOperationException",
+            "not_found_error",
             "NOT_FOUND",
             "NotAuthorizedOrNotFound",
             "model_not_found",
             "DeploymentNotFound",
+            "invalid_model",
+            "OperationNotSupported",
         ],
     ),
     (
         Fault::Request,
         &[
             "ValidationException",
+            "ValidationError",
             "INVALID_ARGUMENT",
             "InvalidParameter",
+            "MissingParameter",
+            "CannotParseRequest",
+            "exceed_context_size_error",
             "context_length_exceeded",
             "string_above_max_length",
         ],
@@ -103,10 +121,16 @@ const NAMES: [(Fault, &[&str]); 8] = [
             "ModelTimeoutException",
             "ModelErrorException",
             "ModelStreamErrorException",
+            "ModelStreamError",
+            "InternalStreamFailure",
+            "InternalDependencyException",
+            "InternalFailure",
             "InternalServerException",
             "ServiceUnavailableException",
             "UNAVAILABLE",
             "INTERNAL",
+            "ABORTED",
+            "CANCELLED",
             "DEADLINE_EXCEEDED",
         ],
     ),
@@ -116,10 +140,21 @@ const NAMES: [(Fault, &[&str]); 8] = [
 const CLOCK_WORDS: [&str; 4] =
     ["Signature expired", "not yet current", "clock skew", "date is not within"];
 
+/// Words that tell a wrong model or endpoint, where the name only tells a wrong request.
+const ROUTE_WORDS: [&[&str]; 2] =
+    [&["isn't supported on this route"], &["Endpoint ", " not found"]];
+
 /// A refusal for an answer that is no completion; `what` is for the log.
 pub(super) fn garbage(what: &str) -> Refusal {
     Refusal::new(Reason::CloudGarbage, "the cloud did not answer with a completion")
         .with_source(std::io::Error::other(what.to_owned()))
+}
+
+/// A cloud's word, in an answer that began well, for why it takes no such prompt.
+#[cfg(feature = "google")]
+pub(super) fn filtered(why: &str) -> Refusal {
+    Refusal::new(Reason::Cloud(Fault::Filtered), "the cloud refuses what the request holds")
+        .with_source(std::io::Error::other(format!("{why:.64}")))
 }
 
 /// An error inside an answer that began well: an `error` object, or whatever holds its names.
@@ -128,6 +163,14 @@ pub(super) fn in_stream(error: &Value) -> Refusal {
     told.collect(error);
     let status = told.status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     told.refusal(status, "the cloud broke off with an error")
+}
+
+/// An error that is one name, as an exception in a stream.
+pub(super) fn named(name: &str, message: &Value) -> Refusal {
+    let mut told = Told::default();
+    told.collect(message);
+    told.name(name);
+    told.refusal(StatusCode::INTERNAL_SERVER_ERROR, "the cloud broke off with an error")
 }
 
 /// How a good answer comes.
@@ -197,12 +240,15 @@ struct Told {
     /// Its names, as the table has them. No text of a message: that may quote the prompt.
     names: Vec<&'static str>,
     status: Option<StatusCode>,
+    /// What a container behind SageMaker answered, which hands it on within an error of its own.
+    original: Option<StatusCode>,
     clock: bool,
+    route: bool,
     retry_after: Option<Duration>,
 }
 
-/// How deep an error's names may lie: Azure's `error.innererror.content_filter_result` is three.
-const DEPTH_MAX: usize = 4;
+/// How deep an error's names may lie: Google's `[0].error.details[0].retryDelay` is five.
+const DEPTH_MAX: usize = 6;
 
 impl Told {
     fn of_head(headers: &HeaderMap) -> Self {
@@ -232,16 +278,28 @@ impl Told {
 
     fn field(&mut self, key: &str, value: &Value, depth: usize) {
         match (key, value) {
-            ("code" | "type" | "__type" | "status" | "reason" | "Code", Value::String(name)) => {
+            (
+                "code" | "type" | "__type" | "error_type" | "status" | "reason" | "Code",
+                Value::String(name),
+            ) => {
                 self.name(name);
+                // Oracle writes the status as a name, Azure as text where it has no name.
+                self.status(name.parse().ok());
             }
+            // OpenRouter's way to say that a provider's moderation refused the prompt.
+            ("flagged_input", _) => self.name("content_filter"),
             ("code" | "status", Value::Number(number)) => {
-                let status = number.as_u64().and_then(|code| u16::try_from(code).ok());
-                let status = status.and_then(|code| StatusCode::from_u16(code).ok());
-                self.status = self.status.or(status.filter(|s| s.as_u16() >= 400));
+                self.status(number.as_u64().and_then(|code| u16::try_from(code).ok()));
             }
             ("message" | "Message", Value::String(text)) => {
                 self.clock |= CLOCK_WORDS.iter().any(|words| text.contains(words));
+                let all = |words: &&[&str]| words.iter().all(|part| text.contains(part));
+                self.route |= ROUTE_WORDS.iter().any(all);
+            }
+            ("OriginalStatusCode", Value::Number(number)) => {
+                let status = number.as_u64().and_then(|code| u16::try_from(code).ok());
+                let status = status.filter(|code| (400..600).contains(code));
+                self.original = status.and_then(|code| StatusCode::from_u16(code).ok());
             }
             ("retryDelay", Value::String(text)) => {
                 let seconds = text.strip_suffix('s').and_then(|number| number.parse().ok());
@@ -249,6 +307,12 @@ impl Told {
             }
             _ => self.collect_within(value, depth),
         }
+    }
+
+    /// The first that is one of an error counts.
+    fn status(&mut self, code: Option<u16>) {
+        let code = code.filter(|code| (400..600).contains(code));
+        self.status = self.status.or(code.and_then(|code| StatusCode::from_u16(code).ok()));
     }
 
     /// AWS writes `name:URL` in a header and `namespace#name` in a body.
@@ -261,8 +325,12 @@ impl Told {
 
     fn fault(&self, status: StatusCode) -> Fault {
         let named = |(_, names): &&(Fault, &[&str])| names.iter().any(|n| self.names.contains(n));
-        let fault = NAMES.iter().find(named).map_or_else(|| by_status(status), |(fault, _)| *fault);
-        if fault == Fault::Credentials && self.clock { Fault::Clock } else { fault }
+        let by_status = || by_status(self.original.unwrap_or(status));
+        match NAMES.iter().find(named).map_or_else(by_status, |(fault, _)| *fault) {
+            Fault::Credentials if self.clock => Fault::Clock,
+            Fault::Request if self.route => Fault::NotFound,
+            fault => fault,
+        }
     }
 
     fn refusal(&self, status: StatusCode, message: &str) -> Refusal {
@@ -286,7 +354,7 @@ fn by_status(status: StatusCode) -> Fault {
 }
 
 /// `retry-after-ms`, or `retry-after` in seconds or as a date; capped.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let millis = text("retry-after-ms").and_then(|t| t.parse().ok()).map(Duration::from_millis);
     let after = millis.or_else(|| {

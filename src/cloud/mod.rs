@@ -6,13 +6,24 @@
 //! choice cleaned and cut by [`choice`]. What is no answer is read by [`fault`].
 
 mod auth;
+#[cfg(feature = "aws")]
+mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod choice;
 mod clean;
 mod egress;
 mod fault;
 mod frames;
+#[cfg(feature = "google")]
+mod google;
+mod limits;
+#[cfg(feature = "oci")]
+mod oci;
+mod peer;
 mod remote;
 mod reply;
+mod services;
 mod stream;
 mod wires;
 
@@ -27,62 +38,118 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response};
+use hyper_util::client::legacy::Error as SendError;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::completion::compliance::Declared;
 use crate::completion::{Backend, CompletionRequest, CompletionStream, Fault, Reason, Refusal};
-use crate::config::{CloudConfig, CloudFim};
+use crate::config::{CloudConfig, CloudFim, CloudService};
 use crate::money::Asked;
+use crate::policy::peer::Instance;
 use auth::Auth;
-use auth::key::Key;
+use auth::fetch::{self, Services};
+pub use limits::Limits;
+use limits::Meter;
+pub use peer::Reported;
+use peer::{Marks, Peer};
 pub use remote::{Question, Remote, RemoteError, Said};
 use reply::Reply;
 use stream::{Reading, Start, Timing};
-use wires::openai::OpenAi;
 use wires::{Rendered, Wire};
 
 /// One cloud row.
 pub struct Provider {
     row: CloudConfig,
-    egress: Arc<Egress>,
-    way: Way,
+    door: Door,
     /// One permit per exchange; the stream holds it.
     in_flight: Arc<Semaphore>,
     wire: Box<dyn Wire>,
     auth: Box<dyn Auth>,
     /// Seconds that the cloud's clock is ahead of ours, since it complained of ours.
     clock_ahead_s: AtomicI64,
+    /// What it last said is left of our quota.
+    meter: Meter,
+    /// Where it is another weir.
+    peer: Option<Peer>,
 }
 
-/// A provider for every row, all behind one client. No row, no client.
+/// A provider for every row, all behind one client, for a program that is no server itself.
 pub fn providers(rows: &[CloudConfig]) -> Result<Vec<Provider>, EgressError> {
+    providers_of(rows, &Instance::random())
+}
+
+/// A provider for every row, all behind one client. No row, no client. `own` is the name by which
+/// other weirs know this one.
+pub fn providers_of(rows: &[CloudConfig], own: &Instance) -> Result<Vec<Provider>, EgressError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    reached_by(rows, Egress::builder())
+    reached_by(rows, Egress::builder(), own)
 }
 
 fn reached_by(
     rows: &[CloudConfig],
     mut egress: egress::Builder,
+    own: &Instance,
 ) -> Result<Vec<Provider>, EgressError> {
-    let ways: Vec<Way> = rows.iter().map(|row| egress.row(row)).collect::<Result<_, _>>()?;
+    let registered = |row| Ok((row, egress.row(row)?, fetch::ways(row, &mut egress)?));
+    let rows: Vec<_> = rows.iter().map(registered).collect::<Result<_, EgressError>>()?;
     let egress = Arc::new(egress.build());
-    let rows = rows.iter().zip(ways);
-    rows.map(|(row, way)| Provider::new(row, egress.clone(), way)).collect()
+    let provider = |(row, way, ways)| {
+        let services = Arc::new(Services::new(egress.clone(), ways));
+        Provider::new(row, Door { egress: egress.clone(), way }, services, own)
+    };
+    rows.into_iter().map(provider).collect()
+}
+
+/// The way out for one row.
+#[derive(Clone)]
+struct Door {
+    egress: Arc<Egress>,
+    way: Way,
+}
+
+impl Door {
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, SendError> {
+        self.egress.send(request, self.way).await
+    }
+}
+
+/// One request on its way.
+struct Sending<'a> {
+    id: &'a str,
+    rendered: &'a Rendered,
+    timing: &'a Timing,
+    /// For another weir.
+    marks: Option<&'a Marks>,
 }
 
 impl Provider {
-    fn new(row: &CloudConfig, egress: Arc<Egress>, way: Way) -> Result<Self, EgressError> {
+    /// `services` reach whoever grants the row's credentials.
+    fn new(
+        row: &CloudConfig,
+        door: Door,
+        services: Arc<Services>,
+        own: &Instance,
+    ) -> Result<Self, EgressError> {
+        let peer = match row.service {
+            CloudService::Weir => {
+                let auth = services::auth(row, services.clone())?;
+                let peer = Peer::start(row, own.clone(), door.clone(), auth);
+                Some(peer.ok_or_else(|| EgressError::Origin(row.name.clone()))?)
+            }
+            _ => None,
+        };
         Ok(Self {
-            wire: wire(row)?,
-            auth: auth(row)?,
+            peer,
+            meter: Meter::default(),
+            wire: services::wire(row)?,
+            auth: services::auth(row, services)?,
             clock_ahead_s: AtomicI64::new(0),
             in_flight: Arc::new(Semaphore::new(row.max_in_flight.min(Semaphore::MAX_PERMITS))),
             row: row.clone(),
-            egress,
-            way,
+            door,
         })
     }
 
@@ -102,11 +169,34 @@ impl Provider {
 
     /// What a request would be here, without rendering it; or why it cannot be one.
     pub fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal> {
+        self.peer.as_ref().map_or(Ok(()), Peer::is_proven)?;
         wires::quote(request, &self.row, self.wire.abilities(&self.row))
     }
 
+    /// Whether something could be sent there now: credentials may still be on their way, another
+    /// weir may not have said what it holds to. Sends nothing.
+    pub fn is_ready(&self) -> Result<(), Refusal> {
+        // Looking at a peer is what makes it be asked.
+        self.reported();
+        self.peer.as_ref().map_or(Ok(()), Peer::is_proven)?;
+        let nothing = Request::post(self.row.base_url.clone()).body(());
+        let (mut head, ()) = nothing.expect("a row has an address").into_parts();
+        self.auth.sign(&mut head, &Bytes::new(), self.cloud_time())
+    }
+
+    /// What the provider last said is left of the row's quota.
+    pub fn limits(&self) -> Limits {
+        self.meter.limits(Instant::now())
+    }
+
+    /// How busy another weir says it is; None: it is none, or has not said so for two seconds.
+    pub fn reported(&self) -> Option<Reported> {
+        self.peer.as_ref()?.reported()
+    }
+
     /// The request as it leaves, signed. Nothing of the client's own headers is in it.
-    fn outgoing(&self, id: &str, rendered: &Rendered) -> Result<Request<Full<Bytes>>, Refusal> {
+    fn outgoing(&self, sending: &Sending<'_>) -> Result<Request<Full<Bytes>>, Refusal> {
+        let Sending { id, rendered, marks, .. } = *sending;
         let mut head = Request::post(rendered.uri.clone())
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, rendered.accept)
@@ -121,8 +211,20 @@ impl Provider {
         if let (true, Ok(id)) = (told, HeaderValue::from_str(id)) {
             head.headers.insert("x-request-id", id);
         }
+        if let Some(marks) = marks {
+            marks.put(&mut head.headers);
+        }
+        head.headers.extend(self.wire.headers());
         self.auth.sign(&mut head, &rendered.body, self.cloud_time())?;
         Ok(Request::from_parts(head, Full::new(rendered.body.clone())))
+    }
+
+    /// What goes beside a request to another weir, which has to be proven by now.
+    fn marks(&self, request: &CompletionRequest) -> Result<Option<Marks>, Refusal> {
+        let Some(peer) = &self.peer else { return Ok(None) };
+        let marks = peer.marks(&request.policy.require)?;
+        peer.is_proven()?;
+        Ok(Some(marks))
     }
 
     /// The time as the cloud sees it.
@@ -146,30 +248,30 @@ impl Provider {
         self.clock_ahead_s.swap(ahead, Ordering::Relaxed) != ahead
     }
 
-    async fn exchange(
-        &self,
-        id: &str,
-        rendered: &Rendered,
-        timing: &Timing,
-    ) -> Result<Response<Incoming>, Refusal> {
-        let sending = self.egress.send(self.outgoing(id, rendered)?, self.way);
-        let response = timeout_at(timing.first_due(), sending);
-        response.await.map_err(|_| timing.late(Instant::now()))?.map_err(unreachable)
+    async fn exchange(&self, sending: &Sending<'_>) -> Result<Response<Incoming>, Refusal> {
+        let timing = sending.timing;
+        let response = timeout_at(timing.first_due(), self.door.send(self.outgoing(sending)?));
+        let response =
+            response.await.map_err(|_| timing.late(Instant::now()))?.map_err(unreachable)?;
+        let good = response.status().is_success();
+        self.meter.read(response.headers(), good);
+        if let (Some(peer), Some(marks), true) = (&self.peer, sending.marks, good) {
+            peer.acknowledged(response.headers(), marks)?;
+        }
+        Ok(response)
     }
 
     /// An answer of a kind that can be read, or why there is none. A request that was refused for
     /// our clock is signed anew, once, by the cloud's.
     async fn answer(
         &self,
-        id: &str,
-        rendered: &Rendered,
-        timing: &Timing,
-    ) -> Result<(fault::Kind, Incoming), Refusal> {
+        sending: &Sending<'_>,
+    ) -> Result<(fault::Kind, Response<Incoming>), Refusal> {
         let mut again = true;
         loop {
-            let response = self.exchange(id, rendered, timing).await?;
-            if let Some(kind) = fault::kind(&response, rendered.accept) {
-                return Ok((kind?, response.into_body()));
+            let response = self.exchange(sending).await?;
+            if let Some(kind) = fault::kind(&response, sending.rendered.accept) {
+                return Ok((kind?, response));
             }
             let headers = response.headers().clone();
             let refusal = fault::refusal(&self.row, response).await;
@@ -185,18 +287,6 @@ impl Provider {
     }
 }
 
-/// The API of a row.
-fn wire(row: &CloudConfig) -> Result<Box<dyn Wire>, EgressError> {
-    let bad = || EgressError::Origin(row.name.clone());
-    Ok(Box::new(OpenAi::new(&row.base_url).ok_or_else(bad)?))
-}
-
-/// The proof of a row.
-fn auth(row: &CloudConfig) -> Result<Box<dyn Auth>, EgressError> {
-    let Some(key) = &row.api_key else { return Ok(Box::new(Key::none())) };
-    Ok(Box::new(Key::bearer(key).map_err(|_| EgressError::Key(row.name.clone()))?))
-}
-
 impl Backend for Provider {
     /// Returns once the cloud answered 200 with an event stream. The stream's first event may
     /// still be [`Failed`](crate::completion::Event::Failed); nothing was promised until then.
@@ -207,8 +297,17 @@ impl Backend for Provider {
             Refusal::new(Reason::CloudBusy, "the cloud has all the requests it may have")
         })?;
         let timing = Timing::new(&self.row, request.deadline, Instant::now());
-        let (kind, body) = self.answer(&request.id, &rendered, &timing).await?;
-        let Rendered { stops, emulated, frames, reader, max_tokens, .. } = rendered;
+        let marks = self.marks(&request)?;
+        let sending = Sending {
+            id: &request.id,
+            rendered: &rendered,
+            timing: &timing,
+            marks: marks.as_ref(),
+        };
+        let (kind, response) = self.answer(&sending).await?;
+        let Rendered { stops, emulated, frames, mut reader, max_tokens, .. } = rendered;
+        let (head, body) = response.into_parts();
+        reader.head(&head.headers);
         let reading = Reading::new(Start {
             body,
             permit,
@@ -233,7 +332,7 @@ fn is_our_own(id: &str) -> bool {
     })
 }
 
-fn unreachable(error: hyper_util::client::legacy::Error) -> Refusal {
+fn unreachable(error: SendError) -> Refusal {
     Refusal::new(Reason::CloudUnreachable, "the cloud cannot be reached").with_source(error)
 }
 
@@ -247,7 +346,7 @@ mod tests {
     use super::egress::memory::{Listener, Network};
     use super::*;
     use crate::completion::{Event, Input};
-    use crate::config::{Budget, Connection};
+    use crate::config::{Budget, CloudService, Connection};
 
     /// A row with short timeouts.
     pub(super) fn row(base_url: &str) -> CloudConfig {
@@ -255,6 +354,7 @@ mod tests {
             name: "burst".into(),
             base_url: base_url.parse().unwrap(),
             api_key: None,
+            service: CloudService::OpenAi,
             model: "coder".into(),
             fim: CloudFim::Suffix,
             stream: true,
@@ -303,7 +403,9 @@ mod tests {
                 "data: {\"choices\":[{\"index\":0,\"text\":\" two\"}]}\n\n",
             ],
         ));
-        let providers = reached_by(&[row(url)], Egress::builder_in_memory(network)).unwrap();
+        let providers =
+            reached_by(&[row(url)], Egress::builder_in_memory(network), &Instance::random())
+                .unwrap();
         let request = CompletionRequest::greedy("req-1", Input::Text("a".into()), 8);
         let began = Instant::now();
         let mut stream = providers[0].complete(Arc::new(request)).await.unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use models::text::StopStrings;
 
 use super::choice::Choice;
-use super::fault::garbage;
+use super::fault::{garbage, named};
 use super::frames::Message;
 use super::wires::{Reader, Said};
 use crate::completion::{CompletionRequest, Event, FimInput, Refusal, Usage};
@@ -63,6 +63,10 @@ impl Reply {
         message: &Message,
         out: &mut VecDeque<Event>,
     ) -> Result<Progress, Refusal> {
+        if message.failure {
+            let told = serde_json::from_str(&message.data).unwrap_or_default();
+            return Err(named(&message.event, &told));
+        }
         let said = self.reader.read(message)?;
         self.said(said, out)
     }

@@ -7,6 +7,7 @@
 mod connection;
 mod policy;
 mod raw;
+pub mod services;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -22,9 +23,11 @@ pub use connection::{Connection, Identity, PrivateKey, Proxy};
 pub use policy::{Budget, Micros, PolicyConfig, TenantConfig};
 pub use raw::{Complaint, Overrides, RawConfig, RawModel, RawOverflow, RawServe};
 use raw::{RawCloud, RawConnection};
+use services::aws::AwsConfig;
 
 use crate::completion::compliance::Declared;
 use crate::money::Price;
+use services::{Azure, Dialect, OciChat, Vertex};
 
 /// How a variable of the environment is looked up; tests bring their own.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Result<String, VarError>;
@@ -45,7 +48,6 @@ mod defaults {
     pub(super) const ENTER: f64 = 1.0;
     pub(super) const LEAVE: f64 = 0.6;
     pub(super) const DWELL_MS: i64 = 2_000;
-    pub(super) const CLOUD_FIM: &str = "suffix";
     pub(super) const CLOUD_MAX_TOKENS: i64 = 256;
     pub(super) const CLOUD_MAX_IN_FLIGHT: i64 = 64;
     pub(super) const CONNECT_TIMEOUT_MS: i64 = 2_000;
@@ -90,7 +92,8 @@ impl Config {
         Self::from_text(&text, flags, &environment)
     }
 
-    fn from_text(
+    /// The same for a text at hand.
+    pub(crate) fn from_text(
         text: &str,
         flags: Overrides,
         env: Lookup<'_>,
@@ -273,13 +276,14 @@ pub struct LedgerConfig {
     pub utc_offset_s: i32,
 }
 
-/// One OpenAI-shaped cloud.
-#[derive(Clone, Debug)]
+/// One cloud.
+#[derive(Clone, Debug, PartialEq)]
 pub struct CloudConfig {
     pub name: Arc<str>,
     /// Scheme, host and path up to and including `/v1`; http only where the operator wrote it.
     pub base_url: hyper::Uri,
     pub api_key: Option<Secret>,
+    pub service: CloudService,
     pub model: Arc<str>,
     pub fim: CloudFim,
     /// Whether answers are asked for as streams; a route that cannot gives them whole.
@@ -322,6 +326,7 @@ impl CloudConfig {
             name: "peer".into(),
             base_url,
             api_key: None,
+            service: CloudService::OpenAi,
             model: "default".into(),
             fim: CloudFim::Peer,
             stream: true,
@@ -342,13 +347,42 @@ impl CloudConfig {
     }
 }
 
+/// Whose API and whose proof a row uses.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CloudService {
+    /// Any OpenAI-shaped server, with a bearer key or without.
+    OpenAi,
+    /// One that differs from OpenAI's letter.
+    Dialect(Arc<Dialect>),
+    /// Another weir, which is asked whether it holds to what is required of it before it gets
+    /// anything.
+    Weir,
+    /// Oracle's own API, signed.
+    Oci(OciChat),
+    Azure(Arc<Azure>),
+    Vertex(Arc<Vertex>),
+    /// Bedrock, or an endpoint of SageMaker.
+    Aws(Arc<AwsConfig>),
+}
+
+impl CloudService {
+    /// Every service beside the row's own that its credentials come from.
+    pub fn credential_services(&self) -> Vec<&hyper::Uri> {
+        match self {
+            CloudService::Aws(aws) => aws.credential_services(),
+            CloudService::Azure(azure) => azure.credential_services(),
+            CloudService::Vertex(vertex) => vertex.credential_services(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// How a cloud fills in the middle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloudFim {
     /// `/completions` with its own `suffix` field.
     Suffix,
-    /// Another weir: `suffix` beside its own fields `path`, `repository` and `extra_files`. For
-    /// [`CloudConfig::of_peer`] alone; no file can ask for it.
+    /// Another weir: `suffix` beside its own fields `path`, `repository` and `extra_files`.
     Peer,
     /// The FIM template of this family, rendered into a raw `/completions` prompt.
     Template(&'static models::fim::Family),
@@ -357,7 +391,7 @@ pub enum CloudFim {
 }
 
 /// A key; its text appears in no log and no debug output.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Secret(Arc<str>);
 
 impl Secret {

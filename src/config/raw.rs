@@ -3,17 +3,23 @@
 //! The file is walked key by key instead of through derived deserialisation, because that stops
 //! at the first wrong type or unknown key and a user wants to hear of all of them.
 
+mod azure;
 mod money;
 mod policy;
 mod section;
+mod services;
+mod vertex;
 
 use std::fmt;
 
+pub(super) use azure::RawAzure;
 pub(super) use money::{RawLedger, RawPrice};
 pub(super) use policy::{RawBudget, RawDeclared, RawPath, RawRequire, RawSecret, RawTenant};
 pub(super) use section::row_prefix;
 use section::{Section, rows};
+pub(super) use services::{RawAws, RawOci, RawOpenAi, RawOpenRouter, RawServices};
 use toml::Table;
+pub(super) use vertex::RawVertex;
 
 /// Something wrong with the configuration, and the key that it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +95,7 @@ pub struct RawOverflow {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawCloud {
     pub name: Option<String>,
+    pub provider: Option<String>,
     pub base_url: Option<String>,
     pub api_key_env: Option<String>,
     pub api_key_file: Option<String>,
@@ -109,6 +116,7 @@ pub struct RawCloud {
     pub price: Option<RawPrice>,
     pub hourly_usd: Option<f64>,
     pub connection: RawConnection,
+    pub services: RawServices,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -232,6 +240,7 @@ impl RawOverflow {
 impl RawCloud {
     fn read(&mut self, section: &mut Section<'_>) {
         self.name = section.take("name");
+        self.provider = section.take("provider");
         self.base_url = section.take("base_url");
         self.api_key_env = section.take("api_key_env");
         self.api_key_file = section.take("api_key_file");
@@ -252,6 +261,7 @@ impl RawCloud {
         self.price = section.table("price", RawPrice::read);
         self.hourly_usd = section.take("hourly_usd");
         self.connection.read(section);
+        self.services.read(section);
     }
 }
 

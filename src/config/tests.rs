@@ -1,6 +1,12 @@
+mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 mod connection;
 mod money;
 mod policy;
+mod services;
+#[cfg(feature = "google")]
+mod vertex;
 
 use std::env::VarError;
 
@@ -93,6 +99,23 @@ fn every_key_is_documented_in_its_section() {
         let heading = format!("## `{name}`");
         let section = DOCS.split(&heading).nth(1).unwrap().split("\n## ").next().unwrap();
         for key in keys.split(", ") {
+            assert!(section.contains(&format!("\n| `{key}` |")), "{name} {key}");
+        }
+    }
+    for (name, provider) in [
+        ("openai", "openai"),
+        ("openrouter", "openrouter"),
+        ("oci", "oci"),
+        ("azure", "azure"),
+        ("vertex", "vertex"),
+        ("aws", "bedrock"),
+    ] {
+        let row = format!("[[cloud]]\nprovider = {provider:?}\n{name} = {{ unheard = 1 }}");
+        let said = complaints(&row);
+        let unknown = said.iter().find(|line| line.contains(".unheard")).unwrap();
+        let heading = format!("### `[cloud.{name}]`");
+        let section = DOCS.split(&heading).nth(1).unwrap().split("\n##").next().unwrap();
+        for key in unknown.split("known are ").nth(1).unwrap().split(", ") {
             assert!(section.contains(&format!("\n| `{key}` |")), "{name} {key}");
         }
     }

@@ -1,13 +1,19 @@
 //! From what was typed to what we run: one conversion, all complaints at once.
 
+mod aws;
+mod azure;
 mod cloud;
 mod connection;
 mod declared;
+mod google_file;
 mod keys;
 mod money;
+mod oci;
 mod pem;
 mod secrets;
+mod service;
 mod tenant;
+mod vertex;
 
 use std::fmt::Display;
 use std::net::SocketAddr;

@@ -13,6 +13,7 @@ use crate::completion::{
     Backend, CompletionRequest, CompletionStream, Event, Fault, FinishReason, Input, Reason,
     Refusal, Route, Usage,
 };
+use crate::money::Asked;
 use crate::policy::redact::Cleared;
 
 /// Clouds that one request is sent to after the first one failed it.
@@ -289,7 +290,7 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             Err(refusal) => return Answer::Refused(refusal),
         };
         let began = Instant::now();
-        let predicted = known(row, began).ttft();
+        let predicted = known(row, &asked, began).ttft();
         let Some(permit) = row.admit(&asked, row.backend.left(), began) else {
             return Answer::NotNow;
         };
@@ -328,8 +329,8 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
 
 /// What is known of a row's time to first token: what it showed, or what it told where that is
 /// more.
-pub(super) fn known<C: Quote>(row: &Row<C>, now: Instant) -> Known {
-    match (row.ttft(now), row.backend.told_ttft()) {
+pub(super) fn known<C: Quote>(row: &Row<C>, asked: &Asked, now: Instant) -> Known {
+    match (row.ttft(now), row.backend.told_ttft(asked)) {
         (known, None) => known,
         (Known::Answers { ttft, enough }, Some(told)) => {
             Known::Answers { ttft: ttft.max(told), enough }

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::Quote;
 use super::ask::known;
 use super::row::{Known, Row};
-use crate::completion::CompletionRequest;
-use crate::money::Money;
+use crate::completion::{CompletionRequest, Refusal};
+use crate::money::{Asked, Money};
 
 /// A cloud that is too slow for the objective must promise a first token in this part of the time
 /// that it would take here, or the request is better off waiting.
@@ -77,7 +77,8 @@ fn candidate<C: Quote>(
     here: Here,
     now: Instant,
 ) -> Candidate {
-    let known = known(row, now);
+    let quoted = row.backend.quote(request);
+    let known = quoted.as_ref().map_or(Known::Nothing, |asked| known(row, asked, now));
     let mut candidate = Candidate {
         row: index,
         cost: Money::ZERO,
@@ -90,20 +91,28 @@ fn candidate<C: Quote>(
         },
         verdict: Ok(()),
     };
-    candidate.verdict = filters(&mut candidate, row, request, here, now);
+    candidate.verdict = filters(&mut candidate, row, quoted, Asking { request, here, now });
     candidate
+}
+
+/// Who asks, and when.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    request: &'a CompletionRequest,
+    here: Here,
+    now: Instant,
 }
 
 /// In the order of what is worse to get wrong: policy, ability, health, speed, money.
 fn filters<C: Quote>(
     candidate: &mut Candidate,
     row: &Row<C>,
-    request: &CompletionRequest,
-    here: Here,
-    now: Instant,
+    quoted: Result<Asked, Refusal>,
+    asking: Asking<'_>,
 ) -> Result<(), String> {
+    let Asking { request, here, now } = asking;
     row.may_have(&request.policy)?;
-    let asked = row.backend.quote(request).map_err(|refusal| refusal.reason.code())?;
+    let asked = quoted.map_err(|refusal| refusal.reason.code())?;
     candidate.cost = row.till.worst(&asked);
     row.is_open(&asked, row.backend.left(), now)?;
     if is_too_late(candidate.known.ttft(), here.patience) {

@@ -94,9 +94,23 @@ pub trait Quote {
         Left::default()
     }
 
-    /// The time to first token that it told by itself, as another weir does.
-    fn told_ttft(&self) -> Option<Duration> {
+    /// The time to first token that it told by itself, as another weir does, for such a request.
+    fn told_ttft(&self, _asked: &Asked) -> Option<Duration> {
         None
+    }
+}
+
+impl<C: Quote> Quote for Arc<C> {
+    fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal> {
+        C::quote(self, request)
+    }
+
+    fn left(&self) -> Left {
+        C::left(self)
+    }
+
+    fn told_ttft(&self, asked: &Asked) -> Option<Duration> {
+        C::told_ttft(self, asked)
     }
 }
 

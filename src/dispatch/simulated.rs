@@ -5,6 +5,7 @@
 //! rows are those of [`super`]; only the backends' answers are played by the caller, who tells
 //! what became of each.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,6 +21,8 @@ use crate::telemetry::Telemetry;
 /// is no ledger behind it.
 pub(crate) struct Simulated<L, C> {
     dispatcher: Dispatcher<L, C>,
+    /// For each row, how many requests that should leave it was not to have, by reason.
+    kept: Vec<BTreeMap<String, u64>>,
 }
 
 /// Where a request goes first.
@@ -41,13 +44,32 @@ impl<L: Load, C: Quote> Simulated<L, C> {
     ) -> Self {
         let safeguards = Safeguards { scanner, ledger: None, tenants: Vec::new() };
         let telemetry = Telemetry::new();
-        Self { dispatcher: Dispatcher::new(local, clouds, overflow, safeguards, telemetry) }
+        let kept = vec![BTreeMap::new(); clouds.len()];
+        let dispatcher = Dispatcher::new(local, clouds, overflow, safeguards, telemetry);
+        Self { dispatcher, kept }
     }
 
-    /// Decides, and lets the decision count.
-    pub(crate) fn place(&self, request: &CompletionRequest, now: Instant) -> Placed {
-        let decision = self.dispatcher.decide(request, None, now);
+    /// For each row, how many requests that should have left it was not to have, by reason.
+    pub(crate) fn kept(&self) -> &[BTreeMap<String, u64>] {
+        &self.kept
+    }
+
+    /// Decides, and lets the decision count. `predicted`: the time to first token on the box,
+    /// which counts where it would be asked for.
+    pub(crate) fn place(
+        &mut self,
+        request: &CompletionRequest,
+        predicted: Duration,
+        now: Instant,
+    ) -> Placed {
+        let counts = self.dispatcher.wants_prediction(request).then_some(predicted);
+        let decision = self.dispatcher.decide(request, counts, now);
         self.dispatcher.commit(request, &decision, now);
+        for (kept, candidate) in self.kept.iter_mut().zip(&decision.candidates) {
+            if let Err(code) = &candidate.verdict {
+                *kept.entry(code.clone()).or_default() += 1;
+            }
+        }
         match decision.place {
             Place::Local => Placed::Local,
             Place::Clouds(rows) => Placed::Clouds(rows),

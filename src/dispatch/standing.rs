@@ -30,7 +30,9 @@ impl<L, C: Quote> Dispatcher<L, C> {
             cloud: row.name.to_string(),
             state: row.is_open(&nothing, row.backend.left(), now).err().unwrap_or("ok").to_owned(),
             in_flight: row.in_flight(),
-            predicted_ttft_ms: known(row, now).ttft().map(|ttft| ttft.as_secs_f64() * 1e3),
+            predicted_ttft_ms: known(row, &nothing, now)
+                .ttft()
+                .map(|ttft| ttft.as_secs_f64() * 1e3),
         };
         self.rows.iter().map(standing).collect()
     }

@@ -20,7 +20,7 @@ const OFF_SLACK_MS: f64 = 50.0;
 
 /// From milliseconds of work to milliseconds of time.
 #[derive(Debug, Default)]
-pub(super) struct Predictor(Mutex<Line>);
+pub(crate) struct Predictor(Mutex<Line>);
 
 /// Exponentially weighted means.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,12 +33,12 @@ struct Line {
 }
 
 impl Predictor {
-    pub(super) fn ms(&self, work_ms: f64) -> f64 {
+    pub(crate) fn ms(&self, work_ms: f64) -> f64 {
         self.line().ms(work_ms)
     }
 
     /// A request with so much work had its first text after so long.
-    pub(super) fn observe(&self, work_ms: f64, took_ms: f64) {
+    pub(crate) fn observe(&self, work_ms: f64, took_ms: f64) {
         let mut line = self.line();
         let predicted = line.ms(work_ms);
         let most = predicted * OFF_MAX + OFF_SLACK_MS;

@@ -73,7 +73,7 @@ impl Saturation {
     }
 
     /// Milliseconds that so many prompt tokens and the step of a first token take beside what runs.
-    pub(super) fn own_work_ms(&self, tokens: usize) -> f64 {
+    pub(crate) fn own_work_ms(&self, tokens: usize) -> f64 {
         let step_rows = (self.running() + 1).min(get(&self.slots));
         tokens as f64 * self.prefill_wait_ms.get() + step_rows as f64 * self.decode_token_ms.get()
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::speed::CloudSpeed;
 use super::trace::Arrival;
 use crate::completion::{CompletionRequest, Fault, Reason, Refusal, Usage};
-use crate::dispatch::Quote;
+use crate::dispatch::{Bounds, Quote};
 use crate::money::{Asked, Money, Price};
 
 /// Bytes of a token of code, for the worst case of a prompt whose text is not in the trace.
-const BYTES_PER_TOKEN: u64 = 4;
+const BYTES_PER_TOKEN: u64 = 3;
 /// A cloud that is over its limit says so as fast as it answers anything: this part of the time
 /// to a first token.
 const REFUSAL_PART: f64 = 0.5;
@@ -29,7 +29,7 @@ pub struct CloudRow {
     pub speed: CloudSpeed,
     /// Upper bound put on what a request asks for.
     pub max_tokens: u32,
-    pub max_in_flight: usize,
+    pub bounds: Bounds,
     pub first_token_timeout: Duration,
     /// Most that may be spent on a day; None: no bound.
     pub budget_day: Option<Money>,
@@ -56,24 +56,43 @@ pub struct Tally {
     pub limited: u64,
     /// No first token within `first_token_timeout`.
     pub late: u64,
-    /// What was not asked of it because a day's budget was spent.
-    pub unaffordable: u64,
     pub spent: Money,
 }
 
 /// What becomes of a request that is sent there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Answer {
     /// Nothing was sent.
     Busy,
     Refused {
         at_ns: u64,
-        refusal: Refusal,
+        why: Why,
     },
     First {
         at_ns: u64,
         end_ns: u64,
     },
+}
+
+/// Why a cloud that was asked gave nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Why {
+    Limited { retry_after_ns: u64 },
+    Late,
+}
+
+impl Why {
+    /// As the dispatcher is told.
+    pub(super) fn refusal(self) -> Refusal {
+        match self {
+            Why::Limited { retry_after_ns } => {
+                let throttled = Reason::Cloud(Fault::Throttled);
+                Refusal::new(throttled, "the cloud is over its limit")
+                    .with_retry_after(Duration::from_nanos(retry_after_ns))
+            }
+            Why::Late => Refusal::new(Reason::CloudTimeout, "the cloud is late"),
+        }
+    }
 }
 
 impl SimulatedCloud {
@@ -105,7 +124,7 @@ impl SimulatedCloud {
         now_ns: u64,
         luck: &mut fastrand::Rng,
     ) -> Answer {
-        if self.in_flight >= self.row.max_in_flight {
+        if self.in_flight >= self.row.bounds.max_in_flight {
             self.tally.busy += 1;
             return Answer::Busy;
         }
@@ -115,16 +134,12 @@ impl SimulatedCloud {
         if let Some(wait_ns) = self.over_limit(f64::from(up_front), now_ns) {
             self.tally.limited += 1;
             let at_ns = now_ns + (ttft_ns as f64 * REFUSAL_PART) as u64;
-            let refusal =
-                Refusal::new(Reason::Cloud(Fault::Throttled), "the cloud is over its limit")
-                    .with_retry_after(Duration::from_nanos(wait_ns));
-            return Answer::Refused { at_ns, refusal };
+            return Answer::Refused { at_ns, why: Why::Limited { retry_after_ns: wait_ns } };
         }
         let timeout_ns = self.row.first_token_timeout.as_nanos() as u64;
         if ttft_ns > timeout_ns {
             self.tally.late += 1;
-            let refusal = Refusal::new(Reason::CloudTimeout, "the cloud is late");
-            return Answer::Refused { at_ns: now_ns + timeout_ns, refusal };
+            return Answer::Refused { at_ns: now_ns + timeout_ns, why: Why::Late };
         }
         let rest = f64::from(self.output(arrival) - 1) / self.row.speed.tokens_per_second;
         let first_ns = now_ns + ttft_ns;
@@ -214,7 +229,6 @@ pub(super) struct Purse {
     per_day: Option<Money>,
     day: Cell<u64>,
     today: RefCell<Money>,
-    refusals: Cell<u64>,
     asked: Cell<Asked>,
     now_ns: Cell<u64>,
 }
@@ -227,7 +241,6 @@ impl Purse {
             per_day: row.budget_day,
             day: Cell::new(0),
             today: RefCell::new(Money::ZERO),
-            refusals: Cell::new(0),
             asked: Cell::new(Asked::default()),
             now_ns: Cell::new(0),
         }
@@ -242,11 +255,6 @@ impl Purse {
             max_tokens: u64::from(arrival.max_tokens).min(self.max_tokens),
             n: 1,
         });
-    }
-
-    /// Requests that a day's budget had no room for.
-    pub(super) fn refusals(&self) -> u64 {
-        self.refusals.get()
     }
 
     fn take(&self, cost: Money, now_ns: u64) {
@@ -281,7 +289,6 @@ impl Quote for QuotedCloud {
         if self.0.affords(&asked) {
             return Ok(asked);
         }
-        self.0.refusals.set(self.0.refusals.get() + 1);
         Err(Refusal::new(Reason::Budget("budget"), "the day's budget is spent"))
     }
 }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use super::sessions::Sessions;
 use super::speed::{BoxSpeed, PassTimes};
 use super::trace::Arrival;
-use crate::engine::{Load, Rank, Rates, Saturation, SequenceId, StepRows, TOKENS_PER_TURN};
+use crate::engine::{
+    Load, Predictor, Rank, Rates, Saturation, SequenceId, StepRows, TOKENS_PER_TURN,
+};
 
 /// How many of a stride's equal passes the engine's averages are told of; so many make an average
 /// forget 97 % of what was before.
@@ -37,6 +39,7 @@ pub(super) struct SimulatedBox {
     draft_gain: f64,
     rates: Rates,
     saturation: Rc<Saturation>,
+    predictor: Predictor,
     sessions: Sessions,
     /// Let in while a pass ran.
     arriving: Vec<Waiting>,
@@ -56,6 +59,8 @@ struct Waiting {
     rank: Rank,
     /// Prompt tokens found in the cache.
     cached: u32,
+    /// Milliseconds of work until its first token, as it came.
+    work_ms: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +68,7 @@ struct Running {
     request: u32,
     arrival: Arrival,
     rank: Rank,
+    work_ms: f64,
     /// Prompt tokens in the KV memory,
     computed: u32,
     /// those of this pass,
@@ -135,6 +141,7 @@ impl SimulatedBox {
             draft_gain: speed.draft_gain,
             rates: Rates::new(room.step_ms_max),
             saturation: Rc::new(Saturation::new(room.slots)),
+            predictor: Predictor::default(),
             sessions: Sessions::new(sessions, room.kv_tokens),
             arriving: Vec::new(),
             waiting: BTreeMap::new(),
@@ -169,6 +176,18 @@ impl SimulatedBox {
         self.waiting.len() + self.arriving.len()
     }
 
+    /// The time to first token of a request that came now, as the engine would predict it.
+    pub(super) fn predicted(&self, arrival: &Arrival) -> Duration {
+        let ms = self.predictor.ms(self.work_ms(arrival));
+        Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default()
+    }
+
+    fn work_ms(&self, arrival: &Arrival) -> f64 {
+        let cached = self.sessions.found(arrival.session, arrival.cached_tokens);
+        let own = self.saturation.own_work_ms((arrival.prompt_tokens - cached) as usize);
+        self.saturation.work_ahead_ms() + own
+    }
+
     /// When the next pass, or row of equal passes, is over; None: nothing runs.
     pub(super) fn next_ns(&self) -> Option<u64> {
         self.stride.map(|stride| stride.began_ns + stride.passes * stride.pass_ns)
@@ -182,7 +201,8 @@ impl SimulatedBox {
         }
         let rank = Rank::new(SequenceId(u64::from(request)), arrival.priority);
         let cached = self.sessions.found(arrival.session, arrival.cached_tokens);
-        let waiting = Waiting { request, arrival: *arrival, rank, cached };
+        let work_ms = self.work_ms(arrival);
+        let waiting = Waiting { request, arrival: *arrival, rank, cached, work_ms };
         self.saturation.arriving(1, waiting.to_compute());
         self.arriving.push(waiting);
         match &mut self.stride {
@@ -216,7 +236,7 @@ impl SimulatedBox {
         self.record(stride, stride.passes);
         let mut index = 0;
         while index < self.running.len() {
-            match self.advance_one(index, &stride, progress) {
+            match self.advance_one(index, &stride, now_ns, progress) {
                 true => self.end(index, progress),
                 false => index += 1,
             }
@@ -225,7 +245,13 @@ impl SimulatedBox {
     }
 
     /// Whether it is over.
-    fn advance_one(&mut self, index: usize, stride: &Stride, progress: &mut Vec<Progress>) -> bool {
+    fn advance_one(
+        &mut self,
+        index: usize,
+        stride: &Stride,
+        now_ns: u64,
+        progress: &mut Vec<Progress>,
+    ) -> bool {
         let running = &mut self.running[index];
         if !running.is_prefilling() {
             running.passes_left -= stride.passes;
@@ -238,6 +264,8 @@ impl SimulatedBox {
             return false;
         }
         progress.push(Progress::First(running.request));
+        let took_ms = (now_ns - running.arrival.at_ns) as f64 / 1e6;
+        self.predictor.observe(running.work_ms, took_ms);
         let arrival = running.arrival;
         self.sessions.keep(arrival.session, arrival.prompt_tokens);
         let more = running.arrival.output_tokens - 1;
@@ -306,12 +334,13 @@ impl SimulatedBox {
             };
             let waiting = self.waiting.remove(&rank).expect("it was found there");
             self.waiting_tokens -= waiting.to_compute();
-            let Waiting { request, arrival, rank, .. } = waiting;
+            let Waiting { request, arrival, rank, work_ms, .. } = waiting;
             let computed = self.sessions.found(arrival.session, arrival.cached_tokens);
             self.running.push(Running {
                 request,
                 arrival,
                 rank,
+                work_ms,
                 computed,
                 rows: 0,
                 passes_left: 1,

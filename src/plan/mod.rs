@@ -23,7 +23,7 @@ pub mod trace;
 pub use self::cloud::{CloudRow, Tally};
 pub use self::history::{speeds_of, trace_of};
 pub use self::local::{BoxRoom, Service};
-pub use self::outcome::{Fate, Outcome, Placement};
+pub use self::outcome::{CloudOutcome, Fate, Outcome, Placement};
 pub use self::replay::{Policy, World, replay};
 pub use self::speed::{BoxSpeed, CloudSpeed, Speeds};
 pub use self::svg::svg;

@@ -1,5 +1,6 @@
 //! What a replay came to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,15 @@ pub struct Fate {
     pub service: Service,
 }
 
+/// What a row came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudOutcome {
+    pub name: Arc<str>,
+    pub tally: Tally,
+    /// Requests that should have left and that it was not asked for, by reason.
+    pub kept: BTreeMap<String, u64>,
+}
+
 /// What a replay came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -39,7 +49,7 @@ pub struct Outcome {
     pub local: u64,
     pub shed: u64,
     /// In the order of the rows.
-    pub clouds: Vec<(Arc<str>, Tally)>,
+    pub clouds: Vec<CloudOutcome>,
     pub spent: Money,
     /// In each hour of the trace.
     pub spent_hourly: Vec<Money>,
@@ -60,7 +70,7 @@ impl Outcome {
     }
 
     pub fn left(&self) -> u64 {
-        self.clouds.iter().map(|(_, tally)| tally.answered).sum()
+        self.clouds.iter().map(|cloud| cloud.tally.answered).sum()
     }
 
     /// Of all requests, those that a cloud answered.
@@ -155,7 +165,7 @@ impl Tallies {
         hours[hour] = hours[hour].saturating_add(cost);
     }
 
-    pub(super) fn outcome(self, clouds: Vec<(Arc<str>, Tally)>) -> Outcome {
+    pub(super) fn outcome(self, clouds: Vec<CloudOutcome>) -> Outcome {
         assert_eq!(self.open, 0, "every request has a fate");
         assert_eq!(self.ended, self.outcome.requests(), "every request has one end");
         Outcome { clouds, ..self.outcome }

@@ -1,20 +1,20 @@
 //! A trace run through a router, a box and clouds, in simulated time.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::cloud::{Answer, CloudRow, SimulatedCloud};
+use super::cloud::{Answer, CloudRow, SimulatedCloud, Why};
 use super::local::{BoxRoom, Progress, SimulatedBox};
-use super::outcome::{Outcome, Placement, Tallies};
+use super::outcome::{CloudOutcome, Outcome, Placement, Tallies};
 use super::rivals::{Cooldown, QueueDepth};
 use super::router::{Router, Sight, Weir};
 use super::speed::BoxSpeed;
 use super::trace::{Arrival, Trace};
-use crate::completion::{Fault, Reason, Refusal};
+use crate::completion::{Reason, Refusal};
 use crate::config::OverflowConfig;
 use crate::dispatch::Placed;
 use crate::policy::secrets::Scanner;
@@ -59,8 +59,9 @@ struct Replay<'a> {
     clouds: Vec<SimulatedCloud>,
     router: Box<dyn Router>,
     events: BinaryHeap<Reverse<Event>>,
-    /// What is left of what a request may be tried with, by the event's number.
+    /// Of the clouds' times.
     seed: u64,
+    /// Whether overflow went on when the last request came.
     active: bool,
     tallies: Tallies,
     progress: Vec<Progress>,
@@ -78,43 +79,23 @@ struct Event {
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     First { asked_ns: u64, end_ns: u64 },
-    Refused(Attempt),
+    Refused { why: Why, attempt: Attempt },
     Ended,
 }
 
-/// A request that looks for a cloud.
+/// What a request may still try.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Attempt {
     /// Rows to ask next, the last one first.
     rest: Vec<usize>,
     /// What to do when none is left: the box, or nothing.
     then_local: bool,
-    /// Why the row in hand gave nothing.
-    why: Why,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Why {
-    Limited { retry_after_ns: u64 },
-    Late,
-}
-
-impl Why {
-    fn of(refusal: &Refusal) -> Self {
-        match refusal.retry_after {
-            Some(after) => Why::Limited { retry_after_ns: after.as_nanos() as u64 },
-            None => Why::Late,
-        }
-    }
-
-    fn refusal(self) -> Refusal {
-        match self {
-            Why::Limited { retry_after_ns } => {
-                Refusal::new(Reason::Cloud(Fault::Throttled), "limited")
-                    .with_retry_after(Duration::from_nanos(retry_after_ns))
-            }
-            Why::Late => Refusal::new(Reason::CloudTimeout, "late"),
-        }
+impl Attempt {
+    fn new(mut rows: Vec<usize>, then_local: bool) -> Self {
+        rows.reverse();
+        Self { rest: rows, then_local }
     }
 }
 
@@ -160,9 +141,12 @@ impl<'a> Replay<'a> {
             self.arrive(request, at_ns);
         }
         self.play_until(u64::MAX);
-        let rows = self.clouds.iter().map(|cloud| {
-            let unaffordable = cloud.purse().refusals();
-            (cloud.row().name.clone(), super::cloud::Tally { unaffordable, ..cloud.tally })
+        let mut kept = self.router.kept();
+        kept.resize_with(self.clouds.len(), BTreeMap::new);
+        let rows = self.clouds.iter().zip(kept).map(|(cloud, kept)| CloudOutcome {
+            name: cloud.row().name.clone(),
+            tally: cloud.tally,
+            kept,
         });
         self.tallies.outcome(rows.collect())
     }
@@ -217,9 +201,9 @@ impl<'a> Replay<'a> {
                 self.tallies.paid(at_ns, cost);
                 self.events.push(Reverse(Event { at_ns: end_ns, request, row, what: What::Ended }));
             }
-            What::Refused(attempt) => {
+            What::Refused { why, attempt } => {
                 self.clouds[row].ended();
-                self.router.refused(row, &attempt.why.refusal(), now);
+                self.router.refused(row, &why.refusal(), now);
                 self.try_clouds(request, attempt, at_ns);
             }
             What::Ended => {
@@ -230,28 +214,24 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn sight(&self, now_ns: u64) -> Sight {
-        Sight { now: self.at(now_ns), queue_depth: self.local.queue_depth() }
+    fn sight(&self, arrival: &Arrival, now_ns: u64) -> Sight {
+        let predicted = self.local.predicted(arrival);
+        Sight { now: self.at(now_ns), queue_depth: self.local.queue_depth(), predicted }
     }
 
     fn arrive(&mut self, request: u32, now_ns: u64) {
         self.local.catch_up(now_ns);
         let arrival = self.arrival(request);
-        let sight = self.sight(now_ns);
+        let sight = self.sight(&arrival, now_ns);
         self.note_state(sight.now, now_ns);
         let placed = self.router.place(&arrival, sight);
         self.note_state(sight.now, now_ns);
         match placed {
             Placed::Local => self.try_local(request, now_ns),
             Placed::Shed => self.tallies.shed(request),
-            Placed::Clouds(mut rest) => {
-                rest.reverse();
+            Placed::Clouds(rows) => {
                 self.tallies.left(now_ns);
-                self.try_clouds(
-                    request,
-                    Attempt { rest, then_local: true, why: Why::Late },
-                    now_ns,
-                );
+                self.try_clouds(request, Attempt::new(rows, true), now_ns);
             }
         }
     }
@@ -270,28 +250,26 @@ impl<'a> Replay<'a> {
         if self.local.offer(request, &arrival, now_ns) {
             return;
         }
-        let sight = self.sight(now_ns);
-        let mut rest = self.router.instead(&arrival, sight);
-        rest.reverse();
-        self.try_clouds(request, Attempt { rest, then_local: false, why: Why::Late }, now_ns);
+        let sight = self.sight(&arrival, now_ns);
+        let rows = self.router.instead(&arrival, sight);
+        self.try_clouds(request, Attempt::new(rows, false), now_ns);
     }
 
     /// Asks one row after another until one has the request.
     fn try_clouds(&mut self, request: u32, mut attempt: Attempt, now_ns: u64) {
         let arrival = self.arrival(request);
         while let Some(row) = attempt.rest.pop() {
-            if !self.router.admit(row, self.at(now_ns)) {
+            if !self.router.admit(row, &arrival, self.at(now_ns)) {
                 continue;
             }
             let mut luck = luck(self.seed, request, row);
             match self.clouds[row].ask(&arrival, now_ns, &mut luck) {
                 Answer::Busy => {
-                    let busy = crate::completion::Reason::CloudBusy;
-                    self.router.refused(row, &Refusal::new(busy, "busy"), self.at(now_ns));
+                    let busy = Refusal::new(Reason::CloudBusy, "busy");
+                    self.router.refused(row, &busy, self.at(now_ns));
                 }
-                Answer::Refused { at_ns, refusal } => {
-                    attempt.why = Why::of(&refusal);
-                    let what = What::Refused(attempt);
+                Answer::Refused { at_ns, why } => {
+                    let what = What::Refused { why, attempt };
                     self.events.push(Reverse(Event { at_ns, request, row, what }));
                     return;
                 }

@@ -1,5 +1,6 @@
 //! Who says where a request goes: weir's own decision, or another that it is compared with.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::trace::Arrival;
 use crate::completion::compliance::Declared;
 use crate::completion::{CompletionRequest, Input, Refusal};
 use crate::config::OverflowConfig;
-use crate::dispatch::{Bounds, Load, Placed, Rates, Simulated, Target, Terms};
+use crate::dispatch::{Load, Placed, Simulated, Target, Terms};
 use crate::engine::Saturation;
 use crate::policy::secrets::Scanner;
 
@@ -20,6 +21,8 @@ pub(super) struct Sight {
     pub(super) now: Instant,
     /// Sequences that wait for a slot of the box.
     pub(super) queue_depth: usize,
+    /// The time to first token on the box, as the engine would predict it.
+    pub(super) predicted: Duration,
 }
 
 /// Places requests, and is told what becomes of them.
@@ -27,7 +30,7 @@ pub(super) trait Router {
     fn place(&mut self, arrival: &Arrival, sight: Sight) -> Placed;
     /// The rows for a request that the box has refused.
     fn instead(&mut self, arrival: &Arrival, sight: Sight) -> Vec<usize>;
-    fn admit(&mut self, _row: usize, _now: Instant) -> bool {
+    fn admit(&mut self, _row: usize, _arrival: &Arrival, _now: Instant) -> bool {
         true
     }
     fn answered(&mut self, _row: usize, _ttft: Duration, _now: Instant) {}
@@ -37,6 +40,10 @@ pub(super) trait Router {
     fn local_first(&mut self, _ttft: Duration, _now: Instant) {}
     /// Whether requests leave, by the router's own state.
     fn is_active(&mut self, now: Instant) -> bool;
+    /// For each row, how many requests that should have left it was not to have, by reason.
+    fn kept(&self) -> Vec<BTreeMap<String, u64>> {
+        Vec::new()
+    }
 }
 
 /// What the box publishes, as the dispatcher reads it.
@@ -70,11 +77,7 @@ impl Weir {
                 name: row.name,
                 declared: Declared::default(),
                 terms: Terms { price: row.price, model, attested_by: None },
-                bounds: Bounds {
-                    max_in_flight: usize::from(u16::MAX),
-                    rates: Rates::default(),
-                    prefer: 0,
-                },
+                bounds: row.bounds,
                 backend: QuotedCloud(Rc::clone(&purse)),
             });
             purses.push(purse);
@@ -96,7 +99,7 @@ impl Weir {
 impl Router for Weir {
     fn place(&mut self, arrival: &Arrival, sight: Sight) -> Placed {
         self.hold(arrival, arrival.at_ns);
-        self.dispatcher.place(&self.request, sight.now)
+        self.dispatcher.place(&self.request, sight.predicted, sight.now)
     }
 
     fn instead(&mut self, arrival: &Arrival, sight: Sight) -> Vec<usize> {
@@ -104,7 +107,8 @@ impl Router for Weir {
         self.dispatcher.rows_instead(&self.request, sight.now)
     }
 
-    fn admit(&mut self, row: usize, now: Instant) -> bool {
+    fn admit(&mut self, row: usize, arrival: &Arrival, now: Instant) -> bool {
+        self.hold(arrival, arrival.at_ns);
         self.dispatcher.admit(row, &self.request, now)
     }
 
@@ -118,6 +122,10 @@ impl Router for Weir {
 
     fn ended_well(&mut self, row: usize, now: Instant) {
         self.dispatcher.ended_well(row, now);
+    }
+
+    fn kept(&self) -> Vec<BTreeMap<String, u64>> {
+        self.dispatcher.kept().to_vec()
     }
 
     fn is_active(&mut self, now: Instant) -> bool {

@@ -1,12 +1,13 @@
 //! A trace replayed over thresholds, and over growth: what an operator wants to choose by.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Serialize;
 
-use super::outcome::Outcome;
+use super::outcome::{CloudOutcome, Outcome};
 use super::replay::{Policy, World, replay};
 use super::trace::{REQUESTS_MAX, Trace};
 use crate::ledger::audit::dollars;
@@ -18,6 +19,8 @@ const ENTERS: [f64; 8] = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0];
 const GROWTHS: [f64; 12] = [1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0];
 /// A source has run out when it cannot take such a part of what it is asked for.
 const RUN_OUT: f64 = 0.01;
+/// Reasons for which a cloud is not asked that say that it has no more to give.
+const STOPS: [&str; 3] = ["cloud_limit", "cloud_rate", "cloud_paused"];
 /// A person who is a copy of another one does the same up to so much later.
 const LATER_MAX_NS: u64 = 300_000_000_000;
 const HOUR_S: f64 = 3600.0;
@@ -64,10 +67,11 @@ pub struct Swept {
 pub struct CloudLine {
     pub cloud: String,
     pub answered: u64,
-    pub busy: u64,
+    /// It answered 429, and not within its timeout.
     pub limited: u64,
     pub late: u64,
-    pub unaffordable: u64,
+    /// Requests that should have left and that it was not asked for, by reason.
+    pub kept: BTreeMap<String, u64>,
     #[serde(serialize_with = "dollars")]
     pub spent_usd: Money,
 }
@@ -183,14 +187,13 @@ fn swept(enter: Option<f64>, outcome: &Outcome, world: &World, trace: &Trace) ->
 }
 
 fn cloud_lines(outcome: &Outcome) -> Vec<CloudLine> {
-    let line = |(name, tally): &(std::sync::Arc<str>, super::Tally)| CloudLine {
-        cloud: name.to_string(),
-        answered: tally.answered,
-        busy: tally.busy,
-        limited: tally.limited,
-        late: tally.late,
-        unaffordable: tally.unaffordable,
-        spent_usd: tally.spent,
+    let line = |cloud: &CloudOutcome| CloudLine {
+        cloud: cloud.name.to_string(),
+        answered: cloud.tally.answered,
+        limited: cloud.tally.limited,
+        late: cloud.tally.late,
+        kept: cloud.kept.clone(),
+        spent_usd: cloud.tally.spent,
     };
     outcome.clouds.iter().map(line).collect()
 }
@@ -267,23 +270,19 @@ pub(super) fn grown(trace: &Trace, factor: f64, seed: u64) -> Trace {
     Trace { arrivals, sessions: trace.sessions * copies }
 }
 
-/// The box has run out when requests leave, or are late or shed; a cloud by what stops it.
+/// The box has run out when requests leave, or are shed; a cloud by what stops it.
 fn run_out(swept: &Swept) -> Vec<String> {
     let mut sources = Vec::new();
     if swept.overflow + swept.shed > RUN_OUT {
         sources.push("local".to_owned());
     }
     for line in &swept.clouds {
-        let asked =
-            (line.answered + line.busy + line.limited + line.late + line.unaffordable) as f64;
-        let stops = [
-            ("max_in_flight", line.busy),
-            ("quota", line.limited),
-            ("timeout", line.late),
-            ("budget", line.unaffordable),
-        ];
-        let stop = stops.into_iter().max_by_key(|&(_, count)| count);
-        if let Some((why, _)) = stop.filter(|&(_, count)| count as f64 > asked * RUN_OUT) {
+        let stopped = |code: &str| STOPS.contains(&code) || code.starts_with("budget");
+        let stops = line.kept.iter().filter(|(code, _)| stopped(code));
+        let all: u64 = stops.clone().map(|(_, count)| count).sum();
+        let asked = (line.answered + line.limited + line.late + all) as f64;
+        let most = stops.max_by_key(|&(_, count)| count);
+        if let Some((why, _)) = most.filter(|_| all as f64 > asked * RUN_OUT) {
             sources.push(format!("{} ({why})", line.cloud));
         }
     }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::generate::{Recipe, Shape, Sizes, generate};
 use super::*;
 use crate::config::OverflowConfig;
+use crate::dispatch::{Bounds, Rates};
 use crate::money::{Money, Price, Rate, TokenPrice};
 
 /// 1 ms for each prompt row, 4 ms for a pass that decodes and 1 ms for each sequence in it.
@@ -41,7 +42,7 @@ pub(super) fn cloud(name: &str, ttft_ms: f64, usd_per_mtok: &str) -> CloudRow {
         })),
         speed: CloudSpeed { ttft_ms, ttft_p90_ms: Some(ttft_ms * 1.1), ..CloudSpeed::UNKNOWN },
         max_tokens: 256,
-        max_in_flight: 64,
+        bounds: Bounds { max_in_flight: 64, rates: Rates::default(), prefer: 0 },
         first_token_timeout: Duration::from_secs(10),
         budget_day: None,
     }
@@ -99,7 +100,7 @@ fn one_slot_and_equal_work_wait_as_long_as_theory_says() {
 fn nothing_is_lost_whoever_decides() {
     let mut clouds = vec![cloud("slow", 900.0, "0.1"), cloud("fast", 100.0, "0.5")];
     clouds[0].speed.requests_per_minute = Some(30);
-    clouds[1].max_in_flight = 3;
+    clouds[1].bounds.max_in_flight = 3;
     clouds[1].budget_day = Some(Money::from_micro(100_000));
     clouds[0].first_token_timeout = Duration::from_millis(950);
     let policies = [
@@ -119,12 +120,15 @@ fn nothing_is_lost_whoever_decides() {
             assert_eq!(outcome, replay(&trace, &world, policy), "the same again");
             let hourly = outcome.spent_hourly.iter().fold(Money::ZERO, |a, b| a.saturating_add(*b));
             assert_eq!(hourly, outcome.spent);
-            let tallies = outcome.clouds.iter().map(|(_, tally)| tally.spent);
+            let tallies = outcome.clouds.iter().map(|cloud| cloud.tally.spent);
             assert_eq!(tallies.fold(Money::ZERO, Money::saturating_add), outcome.spent);
             if policy == Policy::Weir {
-                let [(_, slow), (_, fast)] = &outcome.clouds[..] else { panic!("two clouds") };
-                assert!(fast.spent <= Money::from_micro(100_000), "{}", fast.spent);
-                assert!(slow.answered > 0 && fast.busy > 0, "{slow:?} {fast:?}");
+                let [slow, fast] = &outcome.clouds[..] else { panic!("two clouds") };
+                assert!(fast.tally.spent <= Money::from_micro(100_000), "{fast:?}");
+                assert!(
+                    slow.tally.answered > 0 && fast.kept["cloud_limit"] > 0,
+                    "{slow:?} {fast:?}"
+                );
             }
         }
     }
@@ -182,8 +186,8 @@ fn only_the_excess_leaves_and_to_whom_it_should() {
     assert!(local.attainment() < 0.9, "{}", local.attainment());
     assert!(both.attainment() > local.attainment() + 0.1, "{}", both.attainment());
     assert!(both.overflow() > 0.05 && both.overflow() < 0.6, "{}", both.overflow());
-    let [(_, slow), (_, fast)] = &both.clouds[..] else { panic!("two clouds") };
-    assert!(slow.answered * 4 < fast.answered, "{slow:?} {fast:?}");
+    let [slow, fast] = &both.clouds[..] else { panic!("two clouds") };
+    assert!(slow.tally.answered * 4 < fast.tally.answered, "{slow:?} {fast:?}");
     assert!(!both.changes_ns.is_empty());
 }
 

@@ -161,6 +161,15 @@ impl Trace {
         out.flush()
     }
 
+    /// Mean tokens of a prompt, and of those the mean that may be cached.
+    pub fn typical(&self) -> (usize, usize) {
+        let mean = |tokens: fn(&Arrival) -> u32| {
+            let sum: usize = self.arrivals.iter().map(|arrival| tokens(arrival) as usize).sum();
+            sum / self.arrivals.len().max(1)
+        };
+        (mean(|arrival| arrival.prompt_tokens), mean(|arrival| arrival.cached_tokens))
+    }
+
     /// Nanoseconds from the first arrival to the last.
     pub fn span_ns(&self) -> u64 {
         self.arrivals.last().map_or(0, |last| last.at_ns)

@@ -222,15 +222,17 @@ fn replace(texts: Vec<&mut String>, places: &[Places], by: &Restorer) -> Option<
     Some(())
 }
 
-/// Whether a secret may go on behind the cursor, or have begun before it.
+/// Whether a secret may go on behind the cursor, or in the next file, or have begun before.
 fn is_cut(input: &Input, restorer: &Restorer) -> bool {
     let Input::Fim(fim) = input else { return false };
-    let before = fim.prefix.bytes().next_back().is_some_and(is_key_byte);
-    let behind = fim.suffix.bytes().next().is_some_and(is_key_byte);
-    let touches = restorer.placeholders().any(|placeholder| {
-        fim.prefix.ends_with(placeholder) || fim.suffix.starts_with(placeholder)
-    });
-    before && behind && touches
+    let texts = fim.extra.iter().map(|file| &file.text).chain([&fim.prefix, &fim.suffix]);
+    let texts: Vec<&String> = texts.collect();
+    texts.windows(2).any(|pair| {
+        let before = pair[0].bytes().next_back().is_some_and(is_key_byte);
+        let behind = pair[1].bytes().next().is_some_and(is_key_byte);
+        let touches = |one: &str| pair[0].ends_with(one) || pair[1].starts_with(one);
+        before && behind && restorer.placeholders().any(touches)
+    })
 }
 
 /// Whether a stop string may end an answer within a placeholder, or before one by its beginning.

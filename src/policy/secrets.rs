@@ -210,7 +210,7 @@ fn compile(pattern: &str) -> Result<Regex, String> {
     built.map_err(|error| error.to_string())
 }
 
-/// Every text of a request that would leave, in the order in which a model reads them.
+/// Every text of a request that would leave: names, and then what a key may be split between.
 pub(super) fn parts(input: &Input) -> Vec<Cow<'_, str>> {
     match input {
         Input::Text(text) => vec![text.into()],
@@ -222,10 +222,9 @@ pub(super) fn parts(input: &Input) -> Vec<Cow<'_, str>> {
         Input::Fim(fim) => {
             // Names as they would be sent: what is cut from them stays anyway.
             let UpstreamNames { path, repository, extras } = UpstreamNames::of(fim);
-            let texts = fim.extra.iter().map(|file| Cow::from(&*file.text));
-            let extras = extras.into_iter().map(Cow::from).zip(texts).flat_map(<[_; 2]>::from);
-            let names = repository.into_iter().chain(path).map(Cow::from);
-            extras.chain(names).chain([(&*fim.prefix).into(), (&*fim.suffix).into()]).collect()
+            let names = repository.into_iter().chain(path).chain(extras).map(Cow::from);
+            let texts = fim.extra.iter().map(|file| &file.text).chain([&fim.prefix, &fim.suffix]);
+            names.chain(texts.map(Cow::from)).collect()
         }
     }
 }

@@ -9,14 +9,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::slice;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use serde_json::json;
+use serde_json::{Value, json};
 use weir::api::ROUTES;
 
 use self::cloud::{MODES, misbehave};
@@ -114,68 +113,104 @@ async fn ask(to: &Process, bytes: &[u8]) -> Reply {
     connection.reply().await
 }
 
-/// Sends all there is to send, and looks at each reply.
-async fn drive(weir: &Process, key: &str, canaries: &mut Canaries) {
-    let headers: Vec<(String, String)> =
-        HEADERS.iter().map(|name| ((*name).to_owned(), canaries.private(name))).collect();
-    let good = ("x-api-key".to_owned(), key.to_owned());
-    let wrong: Vec<(String, String)> = ["x-api-key", "api-key", "authorization"]
-        .iter()
-        .map(|name| ((*name).to_owned(), canaries.private(name)))
-        .collect();
-    let query = canaries.private("a query");
-    let (cursor, odd) = (cursor(canaries), odd_bodies(canaries));
-    let mut requests: Vec<Vec<u8>> = Vec::new();
-    let mut add = |method: &str, path: &str, more: &[(String, String)], body: &[u8]| {
-        let all = headers.iter().chain(more);
+type Header = (String, String);
+
+/// All there is to send, as bytes.
+struct Outbox {
+    /// With every request.
+    headers: Vec<Header>,
+    good: Header,
+    requests: Vec<Vec<u8>>,
+}
+
+impl Outbox {
+    fn add(&mut self, method: &str, path: &str, more: &[Header], body: &[u8]) {
+        let all = self.headers.iter().chain(more);
         let all: Vec<(&str, &str)> = all.map(|(name, value)| (&**name, &**value)).collect();
-        requests.push(request(method, path, &all, body));
-    };
-    for door in ROUTES {
-        let path =
-            format!("{}?key={query}", door.path.replace("{*id}", &query).replace("{name}", &query));
-        for who in wrong.iter().chain([&good]) {
-            add(door.method, &path, slice::from_ref(who), cursor.to_string().as_bytes());
-        }
-        if door.method == "POST" {
-            odd.iter().for_each(|body| add("POST", &path, slice::from_ref(&good), body));
-        }
+        self.requests.push(request(method, path, &all, body));
     }
-    for mode in MODES {
-        let region = ("x-weir-require".to_owned(), format!("region={mode}"));
-        for stream in [false, true] {
-            let mut body = cursor.clone();
-            body["stream"] = json!(stream);
-            if mode != "ok" {
-                body.as_object_mut().expect("an object").remove("extra_files");
+
+    /// With the key of a tenant.
+    fn keyed(&mut self, method: &str, path: &str, body: &[u8]) {
+        let good = self.good.clone();
+        self.add(method, path, &[good], body);
+    }
+
+    /// Every route, with keys of nobody's and with bodies of all kinds.
+    fn doors(&mut self, canaries: &mut Canaries, cursor: &[u8]) {
+        let query = canaries.private("a query");
+        let odd = odd_bodies(canaries);
+        for door in ROUTES {
+            let path = format!(
+                "{}?key={query}",
+                door.path.replace("{*id}", &query).replace("{name}", &query)
+            );
+            for name in ["x-api-key", "api-key", "authorization"] {
+                let wrong = (name.to_owned(), canaries.private(name));
+                self.add(door.method, &path, &[wrong], cursor);
             }
-            let more = [good.clone(), region.clone()];
-            add("POST", "/v1/completions", &more, body.to_string().as_bytes());
+            self.keyed(door.method, &path, cursor);
+            if door.method == "POST" {
+                odd.iter().for_each(|body| self.keyed("POST", &path, body));
+            }
         }
     }
-    for (name, value) in [
-        ("x-weir-require", canaries.private("x-weir-require")),
-        ("x-weir-overflow", canaries.private("x-weir-overflow")),
-        ("content-type", canaries.private("content-type")),
-        ("host", canaries.private("host")),
-        ("origin", format!("https://{}", canaries.private("origin"))),
-        ("content-encoding", canaries.private("content-encoding")),
-        ("expect", canaries.private("expect")),
-        (&canaries.private("a header's name"), "x".into()),
-    ] {
-        let more = [good.clone(), (name.to_owned(), value)];
-        add("POST", "/v1/completions", &more, cursor.to_string().as_bytes());
+
+    /// Every cloud, whole and streamed.
+    fn clouds(&mut self, cursor: &Value) {
+        for mode in MODES {
+            let region = ("x-weir-require".to_owned(), format!("region={mode}"));
+            for stream in [false, true] {
+                let mut body = cursor.clone();
+                body["stream"] = json!(stream);
+                if mode != "ok" {
+                    body.as_object_mut().expect("an object").remove("extra_files");
+                }
+                let more = [self.good.clone(), region.clone()];
+                self.add("POST", "/v1/completions", &more, body.to_string().as_bytes());
+            }
+        }
     }
-    add(&canaries.private("a method"), "/v1/models", slice::from_ref(&good), b"");
-    add(
-        "GET",
-        &format!("/{}", canaries.private("a path that is none")),
-        slice::from_ref(&good),
-        b"",
-    );
-    add("GET", &format!("/usage?since={}", canaries.private("since")), &[good], b"");
-    requests.push(format!("{} no HTTP\r\n\r\n", canaries.private("no HTTP")).into_bytes());
-    for bytes in requests {
+
+    /// Headers, paths and methods that weir looks at and refuses.
+    fn refused(&mut self, canaries: &mut Canaries, cursor: &[u8]) {
+        for name in [
+            "x-weir-require",
+            "x-weir-overflow",
+            "x-weir-deadline-ms",
+            "content-type",
+            "content-encoding",
+            "host",
+            "origin",
+            "expect",
+        ] {
+            let more = [self.good.clone(), (name.to_owned(), canaries.private(name))];
+            self.add("POST", "/v1/completions", &more, cursor);
+        }
+        let named = (canaries.private("a header's name"), "x".to_owned());
+        self.add("POST", "/v1/completions", &[self.good.clone(), named], cursor);
+        self.keyed(&canaries.private("a method"), "/v1/models", b"");
+        self.keyed("GET", &format!("/{}", canaries.private("a path that is none")), b"");
+        self.keyed("GET", &format!("/usage?since={}", canaries.private("since")), b"");
+        let no_http = format!("{} no HTTP\r\n\r\n", canaries.private("no HTTP"));
+        self.requests.push(no_http.into_bytes());
+    }
+}
+
+/// Sends all of it, and looks at each reply.
+async fn drive(weir: &Process, key: &str, canaries: &mut Canaries) {
+    let headers = HEADERS.iter().map(|name| ((*name).to_owned(), canaries.private(name)));
+    let mut outbox = Outbox {
+        headers: headers.collect(),
+        good: ("x-api-key".to_owned(), key.to_owned()),
+        requests: Vec::new(),
+    };
+    let cursor = cursor(canaries);
+    let bytes = cursor.to_string().into_bytes();
+    outbox.doors(canaries, &bytes);
+    outbox.clouds(&cursor);
+    outbox.refused(canaries, &bytes);
+    for bytes in outbox.requests {
         let reply = ask(weir, &bytes).await;
         // Only the well-behaved cloud's answer may say again what it was told.
         if reply.header("x-weir-route") != Some("cloud:cok") || reply.status != 200 {

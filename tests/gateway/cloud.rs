@@ -11,7 +11,7 @@ use weir::completion::{
     Backend, ChatMessage, CompletionRequest, CompletionStream, Event, Fault, FimInput,
     FinishReason, Input, Reason, Refusal, Usage,
 };
-use weir::config::{Budget, CloudConfig, CloudFim, Connection, Secret};
+use weir::config::{Budget, CloudConfig, CloudFim, CloudService, Connection, Secret};
 
 use crate::support::cloud::{
     Cloud, Step, chunk, chunked_head, data, done, finish, head, status, text, usage,
@@ -26,6 +26,7 @@ fn row(cloud: &Cloud) -> CloudConfig {
         name: "burst".into(),
         base_url: cloud.base_url().parse().unwrap(),
         api_key: Some(Secret::new("key-of-the-test")),
+        service: CloudService::OpenAi,
         model: "coder".into(),
         fim: CloudFim::Suffix,
         stream: true,

@@ -25,3 +25,4 @@ mod reload;
 mod shutdown;
 mod speculation;
 mod support;
+mod wires;

@@ -11,8 +11,6 @@ use crate::app::{LocalError, STEP_ROWS_MAX};
 use crate::config::ModelConfig;
 use crate::plan::BoxSpeed;
 
-/// Tokens before what is measured: the middle of what completions have.
-const CONTEXT: usize = 512;
 /// Sequences that decode together, up to the slots, and prompt rows of a pass.
 const DECODES: [usize; 6] = [1, 2, 4, 8, 16, 32];
 const PREFILLS: [usize; 5] = [1, 16, 64, 256, STEP_ROWS_MAX];
@@ -21,11 +19,15 @@ const RUNS: usize = 7;
 /// No further pass of a kind begins after so long: a slow model is not worth minutes.
 const KIND_MAX: Duration = Duration::from_secs(3);
 
-/// Loads the model and measures it.
-pub(in crate::cli) fn box_speed(config: &ModelConfig) -> Result<BoxSpeed, Failure> {
+/// Loads the model and measures it, where requests such as those of a trace use it: decoding after
+/// `prompt` tokens, and reading in the middle between `cached` tokens and the prompt's end.
+pub(in crate::cli) fn box_speed(
+    config: &ModelConfig,
+    (prompt_tokens, cached): (usize, usize),
+) -> Result<BoxSpeed, Failure> {
     let loaded = model::load(&config.path.source(), config.quant, config.kv);
     let loaded = loaded.map_err(LocalError::from)?;
-    let context = CONTEXT.min(loaded.config.context / 2);
+    let context = prompt_tokens.clamp(1, loaded.config.context / 2);
     let rows = STEP_ROWS_MAX.min(loaded.config.context - context - 1);
     let room = Room {
         sequences: config.slots,
@@ -39,6 +41,7 @@ pub(in crate::cli) fn box_speed(config: &ModelConfig) -> Result<BoxSpeed, Failur
             .map(|sequence| prompt(sequence, context + rows, loaded.config.vocab))
             .collect(),
         context,
+        middle: usize::midpoint(cached, prompt_tokens),
     };
     calibration.read();
     let measured = |counts: &[usize], most: usize| -> Vec<usize> {
@@ -58,6 +61,8 @@ struct Calibration {
     /// `[slots][context + rows]`
     prompts: Vec<Vec<u32>>,
     context: usize,
+    /// Where prompts are read, on average.
+    middle: usize,
 }
 
 impl Calibration {
@@ -95,8 +100,9 @@ impl Calibration {
 
     fn prefill(&mut self, rows: usize) {
         self.passes.clear();
-        let ids = &self.prompts[0][self.context..self.context + rows];
-        self.passes.push(0, self.context, ids, Sampled::None);
+        let first = self.middle.saturating_sub(rows / 2).min(self.context);
+        let ids = &self.prompts[0][first..first + rows];
+        self.passes.push(0, first, ids, Sampled::None);
         self.passes.run();
     }
 }

@@ -42,6 +42,8 @@ pub(super) enum Bench {
     Quality(quality::QualityArgs),
     /// A peak of three times what the box can do: who is late, and what it costs
     Spill(spill::SpillArgs),
+    /// How far `weir plan` is from what happens: three traffics by the clock, and simulated
+    Plan(spill::PlanArgs),
 }
 
 /// Flags of every bench, beside the global ones. `--context` is global too: here it is the number
@@ -72,7 +74,8 @@ pub(super) fn run(bench: &Bench, config: &Config) -> Result<(), Failure> {
         Bench::Batch(args) => decode::batch(args, &config.model),
         Bench::Spec(args) => spec::spec(args, &config.model),
         Bench::Quality(args) => quality::quality(args, &config.model),
-        Bench::Spill(args) => spill::spill(args),
+        Bench::Plan(args) => spill::plan(args, &config.model),
+        Bench::Spill(args) => spill::spill(args, &config.model),
     }
 }
 

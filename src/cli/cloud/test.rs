@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use tokio::time::sleep;
 
 use super::super::ledger::table;
 use super::super::{Failure, block_on, chain, complain, say};
@@ -18,6 +19,11 @@ use crate::config::{CloudConfig, CloudFim};
 const PREFIX: &str = "def add(a, b):\n    return ";
 const SUFFIX: &str = "\n";
 
+/// How long credentials may take to be fetched, or another weir to say what it holds to,
+const READY_MAX: Duration = Duration::from_secs(20);
+/// and how often they are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// What a cloud gave.
 struct Answered {
     /// From asking to the first event with something in it.
@@ -26,11 +32,15 @@ struct Answered {
 }
 
 pub(super) fn run(rows: &[CloudConfig]) -> Result<(), Failure> {
+    block_on(test(rows))?
+}
+
+async fn test(rows: &[CloudConfig]) -> Result<(), Failure> {
     let providers = cloud::providers(rows).map_err(StartError::from)?;
     let mut lines = vec![HEAD.map(str::to_owned).to_vec()];
     let mut failed = 0;
     for provider in &providers {
-        let asked = block_on(ask(provider))?;
+        let asked = ask(provider).await;
         if let Err(refusal) = &asked {
             failed += 1;
             complain(&format!("{}: {}", provider.row().name, chain(refusal)));
@@ -48,6 +58,7 @@ pub(super) fn run(rows: &[CloudConfig]) -> Result<(), Failure> {
 async fn ask(provider: &Provider) -> Result<Answered, Refusal> {
     let fim = FimInput { prefix: PREFIX.into(), suffix: SUFFIX.into(), ..FimInput::default() };
     let request = CompletionRequest::greedy("cloud-test", Input::Fim(fim), 1);
+    ready(provider).await?;
     let began = Instant::now();
     let mut stream = provider.complete(Arc::new(request)).await?;
     let mut ttft = None;
@@ -62,6 +73,17 @@ async fn ask(provider: &Provider) -> Result<Answered, Refusal> {
         }
     }
     Err(Refusal::new(Reason::CloudGarbage, "the answer ended without an end"))
+}
+
+/// Waits until it could be asked; else why it cannot.
+async fn ready(provider: &Provider) -> Result<(), Refusal> {
+    let began = Instant::now();
+    loop {
+        match provider.is_ready() {
+            Err(_) if began.elapsed() < READY_MAX => sleep(LOOK_EVERY).await,
+            ready => return ready,
+        }
+    }
 }
 
 const HEAD: [&str; 8] =

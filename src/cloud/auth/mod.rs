@@ -1,6 +1,18 @@
 //! How a row proves who it is.
 
+#[cfg_attr(
+    not(any(feature = "aws", feature = "azure", feature = "google")),
+    allow(dead_code, reason = "no provider here fetches its credentials")
+)]
+pub(super) mod fetch;
 pub(super) mod key;
+#[cfg_attr(
+    not(any(feature = "aws", feature = "azure", feature = "google")),
+    allow(dead_code, reason = "no provider here fetches its credentials")
+)]
+pub(super) mod renewed;
+#[cfg(any(feature = "azure", feature = "google"))]
+pub(super) mod token;
 
 use std::time::SystemTime;
 

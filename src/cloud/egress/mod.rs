@@ -8,6 +8,10 @@
 //! is closed. Ways of the same proxy, roots and client certificate share a client and its
 //! connections; others never do.
 
+#[cfg_attr(
+    not(any(feature = "aws", feature = "azure", feature = "google")),
+    allow(dead_code, reason = "only these families have credentials that end")
+)]
 mod call;
 mod dial;
 #[cfg(test)]
@@ -54,7 +58,7 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The client. Cheap to clone through its `Arc`; one per process.
+/// The client. Cheap to clone through its `Arc`; one for all rows that were configured together.
 pub(crate) struct Egress {
     /// One for each connection profile; a [`Way`] is a place in it.
     clients: Vec<Client<Dial, Full<Bytes>>>,
@@ -152,13 +156,34 @@ impl Builder {
 
     /// The way to a metadata service at 169.254.169.254, 169.254.170.2, 169.254.170.23, their
     /// IPv6 addresses or `metadata.google.internal`, for a credential source that uses it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "credential sources come next"))]
+    #[cfg(any(test, feature = "aws", feature = "azure", feature = "google"))]
     pub(crate) fn allow_metadata(
         &mut self,
         uri: &Uri,
         connect_timeout: Duration,
     ) -> Result<Way, EgressError> {
         self.register(uri, connect_timeout, &Connection::default(), Reach::Metadata)
+    }
+
+    /// The way to whoever grants credentials: a metadata service, or another service.
+    #[cfg(any(feature = "aws", feature = "azure", feature = "google"))]
+    pub(crate) fn allow_credentials(
+        &mut self,
+        uri: &Uri,
+        connect_timeout: Duration,
+        connection: &Connection,
+    ) -> Result<Way, EgressError> {
+        let is_metadata = Origin::of(uri).is_some_and(|origin| Reach::Metadata.permits(&origin));
+        if is_metadata {
+            return self.allow_metadata(uri, connect_timeout);
+        }
+        // The certificate that a cloud knows us by is none of theirs, and nothing on this machine
+        // is reached through a proxy.
+        let connection = match uri.scheme_str() {
+            Some("http") => Connection::default(),
+            _ => Connection { identity: None, ..connection.clone() },
+        };
+        self.allow(uri, connect_timeout, &connection)
     }
 
     fn register(

@@ -1,16 +1,20 @@
 //! How an answer's bytes are cut into messages.
 
+#[cfg(feature = "aws")]
+pub(super) mod eventstream;
 pub(super) mod sse;
 
 use std::collections::VecDeque;
 
 /// One message of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Message {
-    /// The `event` field; empty for the default kind.
+    /// What kind it is: SSE's `event` field, `:event-type` of AWS; empty for the default kind.
     pub(super) event: String,
-    /// The `data` lines, joined with LF.
+    /// SSE's `data` lines, joined with LF; the payload of AWS.
     pub(super) data: String,
+    /// The framing itself says that this is a failure, and `event` its name.
+    pub(super) failure: bool,
 }
 
 /// Cuts a stream into messages, by whatever parts it comes.

@@ -111,7 +111,7 @@ impl Parser {
         }
         let data = std::str::from_utf8(&self.data).map_err(|_| UTF8)?.to_owned();
         self.data.clear();
-        out.push_back(Message { event, data });
+        out.push_back(Message { event, data, failure: false });
         Ok(())
     }
 }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn data(texts: &[&str]) -> Vec<Message> {
-        texts.iter().map(|t| Message { event: String::new(), data: (*t).to_owned() }).collect()
+        texts.iter().map(|t| Message { data: (*t).to_owned(), ..Message::default() }).collect()
     }
 
     #[test]

@@ -8,6 +8,8 @@ use crate::money::Asked;
 /// The fields that not every API has.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cloud) struct Abilities {
+    /// Messages, as a chat model reads them.
+    pub(in crate::cloud) chat: bool,
     /// Several choices.
     pub(in crate::cloud) n: bool,
     pub(in crate::cloud) seed: bool,
@@ -89,6 +91,7 @@ fn cannot(
     let penalised = sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0;
     let checks = [
         ("prompt", matches!(request.input, Input::Tokens(_))),
+        ("messages", matches!(request.input, Input::Chat(_)) && !abilities.chat),
         // Where there is no field for a path it is left out: a hint, and settled policy by now.
         ("extra_files", around.is_some_and(|fim| !fim.extra.is_empty())),
         ("max_tokens", request.max_tokens == Some(0)),

@@ -7,12 +7,15 @@
 mod abilities;
 pub(super) mod openai;
 pub(super) mod prompt;
+#[cfg(test)]
+pub(super) mod recorded;
 
 use std::sync::Arc;
 
 pub(super) use abilities::{Abilities, check, quote};
 use bytes::Bytes;
 use hyper::Uri;
+use hyper::header::HeaderMap;
 use models::text::StopStrings;
 use serde::Serialize;
 
@@ -26,6 +29,11 @@ use crate::config::CloudConfig;
 pub(super) trait Wire: Send + Sync {
     /// What the API has fields for.
     fn abilities(&self, row: &CloudConfig) -> Abilities;
+
+    /// Headers of its own beside those that every request has.
+    fn headers(&self) -> HeaderMap {
+        HeaderMap::new()
+    }
 
     /// Renders a request that [`Abilities`] do not refuse.
     fn render(&self, request: &CompletionRequest, row: &CloudConfig) -> Result<Rendered, Refusal>;
@@ -49,6 +57,9 @@ pub(super) struct Rendered {
 /// Reads one answer of an API. It may keep state: some say the end of a choice and what was used in
 /// different events.
 pub(super) trait Reader: Send + Sync {
+    /// The headers of an answer that is one, before anything else.
+    fn head(&mut self, _headers: &HeaderMap) {}
+
     /// One event of a stream.
     fn read(&mut self, message: &Message) -> Result<Said, Refusal>;
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use models::fim::Family;
 
+use super::service::Provider;
 use super::{COUNT_MAX, Checker, TOKENS_MAX};
 use crate::config::raw::row_prefix;
-use crate::config::{CloudConfig, CloudFim, RawCloud, defaults};
+use crate::config::{CloudConfig, CloudFim, CloudService, RawCloud, defaults};
 
 /// Most `[[cloud]]` rows; each is a label value of `weir_requests_total`.
 const CLOUDS_MAX: usize = 64;
@@ -47,10 +48,16 @@ impl Checker<'_> {
     /// None: a required key was absent or wrong, and complained about.
     fn cloud(&mut self, raw: &RawCloud) -> Option<CloudConfig> {
         let name = self.row_name(raw.name.as_deref());
-        let base_url = self.base_url(raw.base_url.as_deref());
+        let provider = self.provider(raw);
+        let mut api_key = self.api_key(raw);
+        let service = self.service(raw, provider, &mut api_key);
+        let base_url = self.base_url(raw, provider, service.as_ref());
         let model = self.required("model", raw.model.as_deref());
-        let fim = self.cloud_fim(raw);
-        let api_key = self.api_key(raw);
+        let fims = provider.fims(service.as_ref());
+        let fim = fims.and_then(|fims| self.cloud_fim(raw, provider, fims));
+        if let (Some(CloudService::Aws(aws)), Some(url)) = (&service, &base_url) {
+            self.aws_region_of(aws, url);
+        }
         if let Some(url) = &base_url {
             self.warn_clear_text(url, api_key.is_some());
         }
@@ -86,6 +93,7 @@ impl Checker<'_> {
             name: Arc::from(name?),
             base_url: base_url?,
             api_key,
+            service: service?,
             model: Arc::from(model?),
             fim: fim?,
             stream: raw.stream.unwrap_or(true),
@@ -125,7 +133,23 @@ impl Checker<'_> {
         None
     }
 
-    fn base_url(&mut self, typed: Option<&str>) -> Option<hyper::Uri> {
+    /// What the row says, or else where its provider is.
+    fn base_url(
+        &mut self,
+        raw: &RawCloud,
+        provider: &Provider,
+        service: Option<&CloudService>,
+    ) -> Option<hyper::Uri> {
+        let known = match (raw.base_url.as_deref(), provider.word, service) {
+            (None, "oci", _) if raw.services.oci.is_some() => Some(self.oci_url(raw)?),
+            (None, "azure", _) if raw.services.azure.is_some() => Some(self.azure_url(raw)?),
+            (None, "vertex", _) if raw.services.vertex.is_some() => Some(self.vertex_url(raw)?),
+            (None, _, Some(CloudService::Aws(aws))) => Some(self.aws_address(aws, raw)?),
+            // What is wrong with the provider was said.
+            (None, "bedrock" | "sagemaker", None) => return None,
+            _ => None,
+        };
+        let typed = raw.base_url.as_deref().or(known.as_deref()).or(provider.base_url);
         let typed = self.required("base_url", typed)?;
         let wrong = match typed.trim_end_matches('/').parse::<hyper::Uri>() {
             Err(_) => "must be a URL as in https://cloud.example/v1",
@@ -145,18 +169,27 @@ impl Checker<'_> {
     }
 
     fn warn_clear_text(&mut self, url: &hyper::Uri, key: bool) {
-        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if url.scheme_str() == Some("http") && !loopback {
+        if url.scheme_str() == Some("http") && !is_loopback(url) {
             let what = if key { "prompts and the key" } else { "prompts" };
             self.warn("base_url", format!("is http: {what} travel unencrypted"));
         }
     }
 
-    fn cloud_fim(&mut self, raw: &RawCloud) -> Option<CloudFim> {
-        let words = [("suffix", "suffix"), ("template", "template"), ("chat", "chat")];
-        let mode = self.choice("fim", raw.fim.as_deref(), defaults::CLOUD_FIM, &words);
+    fn cloud_fim(
+        &mut self,
+        raw: &RawCloud,
+        provider: &Provider,
+        fims: &[&'static str],
+    ) -> Option<CloudFim> {
+        let Some(&usual) = fims.first() else {
+            let typed = [("fim", raw.fim.is_some()), ("fim_family", raw.fim_family.is_some())];
+            for (key, _) in typed.into_iter().filter(|(_, typed)| *typed) {
+                self.complain(key, format!("is not for provider = {:?}", provider.word));
+            }
+            return Some(CloudFim::Peer);
+        };
+        let words: Vec<_> = fims.iter().map(|word| (*word, *word)).collect();
+        let mode = self.choice("fim", raw.fim.as_deref(), usual, &words);
         if mode != "template" {
             if raw.fim_family.is_some() {
                 self.complain("fim_family", "is for fim = \"template\" only");
@@ -177,4 +210,18 @@ impl Checker<'_> {
         };
         family.map(CloudFim::Template)
     }
+}
+
+/// Whether what is sent to an address stays between two processes of this machine, or is encrypted.
+pub(super) fn may_see_secrets(url: &hyper::Uri) -> bool {
+    match url.scheme_str() {
+        Some("https") => url.host().is_some_and(|host| !host.is_empty()),
+        Some("http") => is_loopback(url),
+        _ => false,
+    }
+}
+
+fn is_loopback(url: &hyper::Uri) -> bool {
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

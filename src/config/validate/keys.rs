@@ -6,7 +6,7 @@ use super::Checker;
 use crate::config::{RawCloud, Secret};
 
 /// Largest key file in bytes; keys have tens to a few thousand.
-const KEY_BYTES_MAX: usize = 16 << 10;
+pub(super) const KEY_BYTES_MAX: usize = 16 << 10;
 
 impl Checker<'_> {
     pub(super) fn api_key(&mut self, raw: &RawCloud) -> Option<Secret> {

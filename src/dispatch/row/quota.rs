@@ -12,8 +12,6 @@ use crate::money::Asked;
 
 /// Part of a minute's worth that may go at once.
 const BURST: f64 = 1.0 / 6.0;
-/// Bytes of a token of code, about.
-const TOKEN_BYTES: u64 = 3;
 
 /// A row's declared rates; None: not declared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +75,7 @@ impl Quota {
 
 /// As clouds count before they answer: the prompt and all that may be generated.
 fn tokens(asked: &Asked) -> u64 {
-    (asked.bytes / TOKEN_BYTES).saturating_add(asked.max_tokens.saturating_mul(asked.n))
+    asked.prompt_tokens().saturating_add(asked.max_tokens.saturating_mul(asked.n))
 }
 
 struct Bucket {

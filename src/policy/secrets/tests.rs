@@ -129,8 +129,28 @@ fn scanner() -> Scanner {
 fn fim(prefix: &str, suffix: &str, extra: &str) -> CompletionRequest {
     let extra = vec![ExtraFile { path: "b.rs".into(), text: extra.into() }];
     let (prefix, suffix) = (prefix.into(), suffix.into());
-    let fim = FimInput { prefix, suffix, extra, ..FimInput::default() };
+    let path = Some("src/a.rs".into());
+    let fim = FimInput { prefix, suffix, extra, path, ..FimInput::default() };
     CompletionRequest::greedy("r", Input::Fim(fim), 1)
+}
+
+/// A request for each place where a key may lie, and for each two that it may be split between.
+fn holding(key: &str, split: usize) -> [CompletionRequest; 6] {
+    let (head, tail) = key.split_at(split);
+    let quoted = format!("let k = '{key}';\n");
+    let (head, tail) = (format!("let k = '{head}"), format!("{tail}';\n"));
+    let mut two = fim("fn a() {", "}", &tail);
+    if let Input::Fim(fim) = &mut two.input {
+        fim.extra.insert(0, ExtraFile { path: "a.rs".into(), text: head.clone() });
+    }
+    [
+        fim(&quoted, "}", ""),
+        fim("fn a() {", &quoted, ""),
+        fim("fn a() {", "}", &quoted),
+        fim(&head, &tail, "fn b() {}"),
+        fim(&tail, "}", &head),
+        two,
+    ]
 }
 
 /// Share of keys that are found, wherever in a request they lie.
@@ -140,17 +160,12 @@ fn recall(kinds: &[&[Part]], rounds: usize) -> f64 {
     let (mut random, scanner) = (Rng::with_seed(seed), scanner());
     let (mut found, mut all, mut missed) = (0_u32, 0_u32, Vec::new());
     for kind in kinds {
-        for _ in 0..rounds {
+        for round in 0..rounds {
             let key = key(kind, &mut random);
-            let (head, tail) = key.split_at(random.usize(..=key.len()));
-            let quoted = format!("let k = '{key}';\n");
-            let requests = [
-                fim(&quoted, "}", ""),
-                fim("fn a() {", &quoted, ""),
-                fim("fn a() {", "}", &quoted),
-                fim(&format!("let k = '{head}"), &format!("{tail}';\n"), "fn b() {}"),
-            ];
-            for request in requests {
+            // Once at every split, and then at any.
+            let any = random.usize(..=key.len());
+            let splits = if round == 0 { 0..=key.len() } else { any..=any };
+            for request in splits.flat_map(|split| holding(&key, split)) {
                 let is_found = scanner.scan(&request).is_some();
                 all += 1;
                 found += u32::from(is_found);
@@ -177,11 +192,14 @@ fn keys_without_a_prefix_are_found_by_their_name_and_their_looks() {
     assert!(recall >= 0.90, "{recall}");
 }
 
+/// Folders that hold what is built, what was measured, and keys made to be committed.
+const NOT_SOURCES: [&str; 3] = ["target", "record", "fixtures"];
+
 fn sources(folder: &Path, all: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder of the repository").flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
-        if path.is_dir() && !name.starts_with('.') && name != "target" && name != "record" {
+        if path.is_dir() && !name.starts_with('.') && !NOT_SOURCES.contains(&&*name) {
             sources(&path, all);
         } else if path.is_file() && !path.ends_with("secrets/tests.rs") {
             all.push(path);

@@ -56,6 +56,28 @@ fn what_runs_finishes_on_what_it_began_with() {
 }
 
 #[test]
+fn a_row_that_nothing_changed_keeps_its_connections() {
+    let clients = clients();
+    let cloud = clients.block_on(Cloud::healthy(&["x"], Duration::ZERO));
+    let mut weir = Weir::start(&with_cloud(&cloud, ""));
+    let mut versions = ["overflow.enter = 0.5\n", "overflow.enter = 0.7\n"].iter().cycle();
+    let mut went_on = |row: &str| {
+        let asked = |address| {
+            let asking = send(address, "POST", "/v1/completions", &JSON, AWAY.as_bytes());
+            assert_eq!(clients.block_on(asking).header("x-weir-route"), Some("cloud:near"));
+            cloud.connections()
+        };
+        let before = asked(weir.address);
+        let version = versions.next().expect("for ever");
+        weir.reload(&format!("{version}{}", with_cloud(&cloud, row))).expect("it is valid");
+        asked(weir.address) == before
+    };
+    // A machine under load may let a connection grow old meanwhile.
+    assert!((0..10).any(|_| went_on("")));
+    assert!((10..20).all(|key| !went_on(&format!("max_tokens = {key}"))), "the test has power");
+}
+
+#[test]
 fn the_first_price_opens_a_ledger_and_it_stays() {
     let clients = clients();
     let cloud = clients.block_on(Cloud::healthy(&["x"], Duration::ZERO));

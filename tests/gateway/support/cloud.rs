@@ -34,9 +34,16 @@ pub(crate) struct Seen {
     /// Request line and headers as they came.
     pub(crate) head: String,
     pub(crate) body: Value,
+    /// The body as it came: what a signature is about.
+    pub(crate) raw: Vec<u8>,
 }
 
 impl Seen {
+    /// The body where it is text, as a form is.
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.raw).unwrap_or_default()
+    }
+
     pub(crate) fn path(&self) -> &str {
         self.head.split(' ').nth(1).unwrap_or_default()
     }
@@ -291,14 +298,15 @@ async fn receive(stream: &mut TcpStream) -> Option<Seen> {
             return None;
         }
     };
-    let mut seen =
-        Seen { head: String::from_utf8_lossy(&bytes[..end]).into_owned(), body: Value::Null };
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let mut seen = Seen { head, body: Value::Null, raw: Vec::new() };
     let length: usize = seen.header("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
     while bytes.len() < end + length {
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
             return None;
         }
     }
-    seen.body = serde_json::from_slice(&bytes[end..end + length]).unwrap_or(Value::Null);
+    seen.raw = bytes[end..end + length].to_vec();
+    seen.body = serde_json::from_slice(&seen.raw).unwrap_or(Value::Null);
     Some(seen)
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep};
-use weir::api::{Api, Doors, Limits, ModelCard, Placed, Service, Shed, serve};
+use weir::api::{Api, Doors, Limits, Load, ModelCard, Placed, Service, Shed, serve};
 use weir::completion::compliance::OnSecret;
 use weir::completion::{
     Chunk, CompletionRequest, CompletionStream, Event, FinishReason, Input, Reason, Refusal, Route,
@@ -21,6 +21,7 @@ use weir::completion::{
 use weir::config::{PolicyConfig, ServeConfig};
 use weir::dispatch::{Explanation, Standing};
 use weir::ledger::audit::{AuditError, UsageLine};
+use weir::policy::peer::Instance;
 use weir::telemetry::Telemetry;
 
 /// A weir that goes down with the test.
@@ -76,7 +77,12 @@ impl Setup {
         let address = listener.local_addr().expect("bound");
         let counting = Arc::new(self.counting);
         let service = Shared(counting.clone());
-        let doors = Doors { serve: &self.config, rules: self.policy.rules(), limits: self.limits };
+        let doors = Doors {
+            serve: &self.config,
+            rules: self.policy.rules(),
+            limits: self.limits,
+            instance: Instance::random(),
+        };
         let api = Api::new(service, Telemetry::new(), doors);
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {
@@ -194,6 +200,10 @@ impl Service for Shared {
 
     fn model(&self) -> &ModelCard {
         &self.0.card
+    }
+
+    fn load(&self) -> Load {
+        Load { work_ahead_ms: 12.5, prefill_tokens_per_second: 800.0 }
     }
 
     fn ready(&self) -> bool {

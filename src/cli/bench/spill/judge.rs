@@ -94,6 +94,9 @@ impl fmt::Display for Judged {
 
 impl Judged {
     fn curve(&self, f: &mut fmt::Formatter<'_>, name: &str, points: &[Point]) -> fmt::Result {
+        if points.is_empty() {
+            return Ok(());
+        }
         write!(f, "  {name:<12}")?;
         for Point { setting, attainment, spend_usd } in points {
             let (percent, ratio) = (attainment * 100.0, spend_usd / self.least_usd);

@@ -1,5 +1,7 @@
 //! The least that has to leave: what a router would send away that knows everything beforehand.
 
+use std::time::Duration;
+
 use crate::plan::Service;
 
 /// One request, as a router knows it that knows everything.
@@ -15,6 +17,14 @@ struct Kept {
     begins_ns: u64,
 }
 
+/// [`fewest`] on a box with so many slots: while a prompt is read, the sequences in the other slots
+/// have the rest of their answers before them, and nobody waits for that.
+pub(super) fn fewest_beside(requests: &[Known], objective: Duration, slots: usize) -> Vec<usize> {
+    let decodes: u64 = requests.iter().map(|known| known.service.decode_ns).sum();
+    let beside_ns = decodes / requests.len().max(1) as u64 * (slots as u64).saturating_sub(1);
+    fewest(requests, objective.as_nanos() as u64 + beside_ns)
+}
+
 /// The requests, by index, that must leave so that the box, one after another in the order of
 /// arrival, gives each of the rest its first token within `patience_ns`: the fewest, by the rule
 /// of Kise, Ibaraki and Mine for jobs whose due times are in the order of their release. When one
@@ -22,7 +32,7 @@ struct Kept {
 ///
 /// `patience_ns` may be longer than the objective: while one request is read, those before it go
 /// on generating beside it.
-pub(super) fn fewest(requests: &[Known], patience_ns: u64) -> Vec<usize> {
+fn fewest(requests: &[Known], patience_ns: u64) -> Vec<usize> {
     let mut kept: Vec<Kept> = Vec::new();
     let mut left = Vec::new();
     for (index, request) in requests.iter().enumerate() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::OverflowConfig;
+use crate::dispatch::{Bounds, Rates};
 use crate::money::{Price, Rate, TokenPrice};
 use crate::plan::generate::{Recipe, Shape, Sizes, generate};
 use crate::plan::{BoxRoom, BoxSpeed, CloudRow, CloudSpeed, Policy, Trace, World, replay};
@@ -17,17 +18,6 @@ pub(super) const CAPACITY_PART: f64 = 0.99;
 /// Seconds of arrivals from which C is measured, and steps of the bisection: to 1 in 250.
 const CAPACITY_SECONDS: f64 = 300.0;
 const BISECTIONS: u32 = 8;
-
-/// An editor fills its window and asks for a line: requests differ less than files do, and most
-/// of each is known from the one before. Where answers differ much, no router can tell whose will
-/// be long, and one that knows everything spends what nobody else can.
-const SIZES: Sizes = Sizes {
-    prompt: (1000.0, 0.2),
-    cached: 0.85,
-    output: (20.0, 0.2),
-    max_tokens: 64,
-    prompt_max: 4096,
-};
 
 /// The index of the cheapest cloud that is fast enough.
 pub(super) const QUALIFIES: usize = 1;
@@ -51,7 +41,7 @@ fn cloud(name: &str, ttft_ms: [f64; 2], usd_per_mtok: [&str; 2]) -> CloudRow {
         price: Some(Price::PerToken(TokenPrice { input, output, cached: input, tier: None })),
         speed: CloudSpeed { ttft_ms, ttft_p90_ms: Some(p90), ..CloudSpeed::UNKNOWN },
         max_tokens: 256,
-        max_in_flight: 64,
+        bounds: Bounds { max_in_flight: 64, rates: Rates::default(), prefer: 0 },
         first_token_timeout: Duration::from_secs(10),
         budget_day: None,
     }
@@ -84,10 +74,11 @@ pub(super) fn world(seed: u64) -> World {
     }
 }
 
-/// What editors ask: arrivals at `rate` a second, `factor` times that in the middle third.
+/// What editors ask, in sizes that differ as files and answers do: arrivals at `rate` a second,
+/// `factor` times that in the middle third.
 pub(super) fn trace(rate: f64, factor: f64, seconds: f64, seed: u64) -> Trace {
     let shape = Shape::Burst { factor };
-    let recipe = Recipe { shape, seconds, rate, sizes: SIZES, seed };
+    let recipe = Recipe { shape, seconds, rate, sizes: Sizes::default(), seed };
     generate(&recipe).expect("a sound recipe")
 }
 

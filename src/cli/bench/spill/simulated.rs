@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use super::judge::{Judged, Point};
-use super::least::{Known, fewest};
+use super::least::{Known, fewest_beside};
 use super::scene::{self, OBJECTIVE, PEAK_FACTOR, QUALIFIES, QUIET};
 use crate::completion::Usage;
 use crate::money::Money;
 use crate::plan::{Arrival, Outcome, Policy, Trace, World, replay};
 
 /// Settings of the other routers.
-const DEPTHS: [usize; 8] = [1, 2, 3, 4, 6, 8, 16, 32];
+pub(super) const DEPTHS: [usize; 8] = [1, 2, 3, 4, 6, 8, 16, 32];
 /// How often gateways that do so look at an engine's metrics: the fastest of them.
-const SEEN_EVERY: Duration = Duration::from_millis(200);
-const PAUSES_MS: [u64; 8] = [100, 250, 500, 1_000, 2_000, 5_000, 10_000, 30_000];
+pub(super) const SEEN_EVERY: Duration = Duration::from_millis(200);
+pub(super) const PAUSES_MS: [u64; 8] = [100, 250, 500, 1_000, 2_000, 5_000, 10_000, 30_000];
 
 /// One seed: measures C, replays the peak with each router, and judges.
 pub(super) fn run(seed: u64, seconds: f64) -> Judged {
@@ -56,7 +56,7 @@ fn point(setting: String, outcome: &Outcome) -> Point {
     Point { setting, attainment: outcome.attainment(), spend_usd: usd(outcome.spent) }
 }
 
-fn usd(money: Money) -> f64 {
+pub(super) fn usd(money: Money) -> f64 {
     money.nano() as f64 / 1e9
 }
 
@@ -76,10 +76,7 @@ fn least(trace: &Trace, world: &World) -> Vec<usize> {
     let known: Vec<Known> = known
         .map(|(arrival, fate)| Known { at_ns: arrival.at_ns, service: fate.service })
         .collect();
-    // While a prompt is read, the sequences in the other slots may have their answers before them.
-    let decodes: u64 = known.iter().map(|known| known.service.decode_ns).sum();
-    let beside_ns = decodes / known.len() as u64 * (world.room.slots as u64 - 1);
-    fewest(&known, OBJECTIVE.as_nanos() as u64 + beside_ns)
+    fewest_beside(&known, OBJECTIVE, world.room.slots)
 }
 
 /// At the cheapest cloud that is fast enough.

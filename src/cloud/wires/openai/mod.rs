@@ -1,23 +1,20 @@
 //! OpenAI's wire, which most servers speak: `/completions` and `/chat/completions`, streamed as
-//! server-sent events or whole.
+//! server-sent events or whole. Where a server differs, its [`Dialect`] says so.
 
+mod body;
 mod read;
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use hyper::Uri;
-use serde::Serialize;
 
-use super::prompt::{emulated, instruction, question, template};
+use self::body::Body;
+use super::prompt::{emulated, template};
 use super::{Abilities, Rendered, Wire, json, max_tokens, stop_strings};
 use crate::cloud::frames::sse;
-use crate::completion::{ChatMessage, CompletionRequest, FimInput, Input, Refusal};
+use crate::completion::{CompletionRequest, Input, Refusal};
+use crate::config::services::{Dialect, FimRoute};
 use crate::config::{CloudConfig, CloudFim};
-
-/// Stop strings an OpenAI-shaped server accepts; all of them are matched here anyway.
-const UPSTREAM_STOPS_MAX: usize = 4;
-/// Alternatives per token an OpenAI-shaped server reports.
-const UPSTREAM_LOGPROBS_MAX: u32 = 5;
 
 /// Which route answers, and so how its answer reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,26 +29,48 @@ enum Shape {
 pub(in crate::cloud) struct OpenAi {
     completions: Uri,
     chat: Uri,
+    dialect: Arc<Dialect>,
 }
 
 impl OpenAi {
     /// None: `base` has no scheme or host.
-    pub(in crate::cloud) fn new(base: &Uri) -> Option<Self> {
+    pub(in crate::cloud) fn new(base: &Uri, dialect: Arc<Dialect>) -> Option<Self> {
+        let completions = match dialect.fim {
+            FimRoute::Completions => "completions",
+            FimRoute::FimCompletions => "fim/completions",
+        };
         Some(Self {
-            completions: under(base, "completions")?,
+            completions: under(base, completions)?,
             chat: under(base, "chat/completions")?,
+            dialect,
         })
+    }
+
+    /// For a server with addresses of its own.
+    #[cfg(any(feature = "azure", feature = "google"))]
+    pub(in crate::cloud) fn at(completions: Uri, chat: Uri, dialect: Arc<Dialect>) -> Self {
+        Self { completions, chat, dialect }
+    }
+
+    /// The route that answers, and how its answer reads.
+    fn route(&self, shape: Shape) -> (&Uri, Shape) {
+        match (shape, self.dialect.fim) {
+            (Shape::Completion, FimRoute::FimCompletions) => (&self.completions, Shape::Chat),
+            (Shape::Completion, FimRoute::Completions) => (&self.completions, Shape::Completion),
+            (Shape::Chat, _) => (&self.chat, Shape::Chat),
+        }
     }
 }
 
 impl Wire for OpenAi {
     fn abilities(&self, _row: &CloudConfig) -> Abilities {
         Abilities {
-            n: true,
-            seed: true,
-            penalties: true,
+            chat: true,
+            n: self.dialect.n,
+            seed: self.dialect.seed.is_some(),
+            penalties: self.dialect.penalties,
             top_k: false,
-            logprobs: Some(UPSTREAM_LOGPROBS_MAX),
+            logprobs: self.dialect.logprobs,
         }
     }
 
@@ -76,11 +95,9 @@ impl Wire for OpenAi {
             },
             (Input::Tokens(_), _) => unreachable!("abilities refuse it"),
         };
-        body.stop = &stops[..stops.len().min(UPSTREAM_STOPS_MAX)];
-        let uri = match shape {
-            Shape::Completion => &self.completions,
-            Shape::Chat => &self.chat,
-        };
+        body.stop = &stops[..stops.len().min(self.dialect.stops_max)];
+        body.speak(&self.dialect, shape);
+        let (uri, shape) = self.route(shape);
         Ok(Rendered {
             uri: uri.clone(),
             body: json(&body)?,
@@ -99,132 +116,6 @@ pub(in crate::cloud) fn under(base: &Uri, route: &str) -> Option<Uri> {
     let authority = base.authority()?.as_str();
     let path = base.path().trim_end_matches('/');
     format!("{}://{authority}{path}/{route}", base.scheme_str()?).parse().ok()
-}
-
-/// The JSON body; absent fields are left out, since servers differ in how they read null.
-#[derive(Serialize)]
-struct Body<'a> {
-    model: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    suffix: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repository: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    extra_files: Vec<File<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    messages: Vec<Message<'a>>,
-    max_tokens: u32,
-    temperature: f32,
-    #[serde(skip_serializing_if = "is_one")]
-    top_p: f32,
-    #[serde(skip_serializing_if = "is_zero")]
-    presence_penalty: f32,
-    #[serde(skip_serializing_if = "is_zero")]
-    frequency_penalty: f32,
-    #[serde(skip_serializing_if = "is_single")]
-    n: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seed: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    logprobs: Option<u32>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    stop: &'a [String],
-    stream: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream_options: Option<StreamOptions>,
-}
-
-#[derive(Serialize)]
-struct File<'a> {
-    path: &'a str,
-    text: &'a str,
-}
-
-#[derive(Serialize)]
-struct Message<'a> {
-    role: &'a str,
-    content: Cow<'a, str>,
-}
-
-#[derive(Serialize)]
-struct StreamOptions {
-    include_usage: bool,
-}
-
-impl<'a> Body<'a> {
-    fn new(request: &'a CompletionRequest, row: &'a CloudConfig, max_tokens: u32) -> Self {
-        let sampling = &request.sampling;
-        Self {
-            model: &row.model,
-            prompt: None,
-            suffix: None,
-            path: None,
-            repository: None,
-            extra_files: Vec::new(),
-            messages: Vec::new(),
-            max_tokens,
-            temperature: sampling.temperature,
-            top_p: sampling.top_p,
-            presence_penalty: sampling.presence_penalty,
-            frequency_penalty: sampling.frequency_penalty,
-            n: request.n,
-            // Servers read the seed as a signed number.
-            seed: sampling.seed.map(|seed| (seed & i64::MAX.unsigned_abs()).cast_signed()),
-            logprobs: request.logprobs,
-            stop: &[],
-            stream: row.stream,
-            stream_options: row.stream.then_some(StreamOptions { include_usage: true }),
-        }
-    }
-
-    fn complete(&mut self, prompt: String, suffix: Option<&'a str>) -> Shape {
-        self.prompt = Some(prompt);
-        self.suffix = suffix;
-        Shape::Completion
-    }
-
-    /// A cursor with everything around it, in the fields that another weir reads. Names stay whole:
-    /// it is the user's own weir, which holds them against its rules.
-    fn complete_there(&mut self, fim: &'a FimInput) -> Shape {
-        self.path = fim.path.as_deref();
-        self.repository = fim.repository.as_deref();
-        self.extra_files =
-            fim.extra.iter().map(|file| File { path: &file.path, text: &file.text }).collect();
-        self.complete(fim.prefix.clone(), Some(&fim.suffix))
-    }
-
-    fn chat(&mut self, messages: &'a [ChatMessage]) -> Shape {
-        self.messages = messages
-            .iter()
-            .map(|m| Message { role: &m.role, content: m.content.as_str().into() })
-            .collect();
-        Shape::Chat
-    }
-
-    fn emulate(&mut self, fim: &FimInput) -> Shape {
-        self.messages = vec![
-            Message { role: "system", content: instruction(fim).into() },
-            Message { role: "user", content: question(fim).into() },
-        ];
-        Shape::Chat
-    }
-}
-
-// serde's skip_serializing_if hands over references.
-fn is_zero(value: &f32) -> bool {
-    *value == 0.0
-}
-
-fn is_one(value: &f32) -> bool {
-    *value == 1.0
-}
-
-fn is_single(value: &u32) -> bool {
-    *value == 1
 }
 
 #[cfg(test)]

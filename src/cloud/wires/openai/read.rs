@@ -21,9 +21,12 @@ impl Reading {
         Self { shape, logprobs }
     }
 
-    fn body(&self, body: Body) -> Result<Said, Refusal> {
-        if let Some(error) = &body.error {
-            return Err(in_stream(error));
+    fn body(&self, text: &[u8]) -> Result<Said, Refusal> {
+        // serde's message may quote the answer, which is the user's text.
+        let body: Body = serde_json::from_slice(text)
+            .map_err(|error| garbage(&format!("not a completion at column {}", error.column())))?;
+        if body.error.is_some() || body.object.as_deref() == Some("error") {
+            return Err(error(text, body.error));
         }
         let parts = body.choices.unwrap_or_default().into_iter().map(|part| self.part(part));
         Ok(Said {
@@ -45,7 +48,9 @@ impl Reading {
             let logprobs = part.logprobs.ok_or_else(|| garbage("no log-probabilities"))?;
             tokens = logprobs.tokens()?;
         }
-        let finish = part.finish_reason.as_deref().map(finish_reason).transpose()?;
+        // TGI writes an empty one until there is one.
+        let finish = part.finish_reason.as_deref().filter(|name| !name.is_empty());
+        let finish = finish.map(finish_reason).transpose()?;
         Ok(wires::Part { choice: part.index, text, tokens, finish })
     }
 }
@@ -55,20 +60,24 @@ impl Reader for Reading {
         if message.data.trim() == "[DONE]" {
             return Ok(Said::done());
         }
-        let body: Body = serde_json::from_str(&message.data).map_err(|error| {
-            // serde's message may quote the answer, which is the user's text.
-            garbage(&format!("not a completion chunk at column {}", error.column()))
-        })?;
-        if message.event == "error" && body.error.is_none() {
+        let said = self.body(message.data.as_bytes())?;
+        if message.event == "error" {
             return Err(garbage("an error event"));
         }
-        self.body(body)
+        Ok(said)
     }
 
     fn whole(&mut self, body: &[u8]) -> Result<Said, Refusal> {
-        let body: Body = serde_json::from_slice(body)
-            .map_err(|error| garbage(&format!("not a completion at column {}", error.column())))?;
         Ok(Said { done: true, ..self.body(body)? })
+    }
+}
+
+/// Most servers say `{"error":{..}}`; vLLM's kin say all of it at the top, and TGI says a sentence
+/// with its kind beside it.
+fn error(text: &[u8], error: Option<serde_json::Value>) -> Refusal {
+    match error {
+        Some(error) if error.is_object() => in_stream(&error),
+        _ => in_stream(&serde_json::from_slice(text).unwrap_or_default()),
     }
 }
 
@@ -76,7 +85,9 @@ fn finish_reason(name: &str) -> Result<FinishReason, Refusal> {
     match name {
         "length" | "max_tokens" => Ok(FinishReason::Length),
         "content_filter" => Ok(FinishReason::ContentFilter),
-        "error" | "abort" | "cancelled" => Err(garbage("the choice was given up")),
+        "error" | "abort" | "cancelled" | "insufficient_system_resource" => {
+            Err(garbage("the choice was given up"))
+        }
         // stop, eos, eos_token, stop_sequence: every server has its own word for a good end.
         _ => Ok(FinishReason::Stop),
     }
@@ -86,6 +97,7 @@ fn finish_reason(name: &str) -> Result<FinishReason, Refusal> {
 struct Body {
     choices: Option<Vec<Part>>,
     usage: Option<WireUsage>,
+    object: Option<String>,
     error: Option<serde_json::Value>,
 }
 
@@ -110,6 +122,8 @@ struct WireUsage {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
     prompt_tokens_details: Option<PromptDetails>,
+    /// DeepSeek's.
+    prompt_cache_hit_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -122,7 +136,7 @@ impl From<&WireUsage> for Usage {
         let cached = wire.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens);
         Self {
             prompt_tokens: wire.prompt_tokens.unwrap_or(0),
-            cached_tokens: cached.unwrap_or(0),
+            cached_tokens: cached.or(wire.prompt_cache_hit_tokens).unwrap_or(0),
             completion_tokens: wire.completion_tokens.unwrap_or(0),
         }
     }

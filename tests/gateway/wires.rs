@@ -1,0 +1,19 @@
+//! Each provider's wire, through real sockets: what it documents of its bytes, in both directions.
+
+#[cfg(feature = "aws")]
+mod aws;
+#[cfg(feature = "azure")]
+mod azure;
+mod door;
+mod frames;
+#[cfg(feature = "google")]
+mod google;
+#[cfg(any(feature = "azure", feature = "google"))]
+mod leaving;
+#[cfg(feature = "oci")]
+mod oci;
+mod peer;
+mod recording;
+mod shaped;
+#[cfg(feature = "aws")]
+mod sigv4;
