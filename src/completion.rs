@@ -230,6 +230,15 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<CompletionStream, Refusal>> + Send;
 }
 
+impl<B: Backend> Backend for Arc<B> {
+    fn complete(
+        &self,
+        request: Arc<CompletionRequest>,
+    ) -> impl Future<Output = Result<CompletionStream, Refusal>> + Send {
+        B::complete(self, request)
+    }
+}
+
 /// Why a request was not served, as a value: a reason to count, a sentence for the client, a
 /// chain for the log.
 #[derive(Clone, Debug, thiserror::Error)]

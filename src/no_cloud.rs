@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::completion::{Backend, CompletionRequest, CompletionStream, Refusal};
-use crate::config::CloudConfig;
+use crate::config::{CloudConfig, Secret};
 use crate::money::Asked;
 use crate::policy::peer::Instance;
 
@@ -40,6 +40,41 @@ pub enum EgressError {
     NotBuilt,
 }
 
+/// There is never one: no command can ask a weir that runs.
+#[derive(Debug)]
+pub struct Remote(Infallible);
+
+/// What would be asked of it.
+pub struct Question<'a> {
+    pub method: hyper::Method,
+    pub path: &'a str,
+    pub headers: Vec<(&'static str, &'a str)>,
+    pub body: Vec<u8>,
+}
+
+/// What it would say.
+pub struct Said {
+    pub status: u16,
+    pub body: bytes::Bytes,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+}
+
+impl Remote {
+    /// Fails.
+    pub fn new(_: &hyper::Uri, _: Option<Secret>) -> Result<Self, RemoteError> {
+        Err(EgressError::NotBuilt.into())
+    }
+
+    pub async fn ask(&self, _: Question<'_>) -> Result<Said, RemoteError> {
+        match self.0 {}
+    }
+}
+
 /// Fails where there is a row.
 pub fn providers_of(rows: &[CloudConfig], _: &Instance) -> Result<Vec<Provider>, EgressError> {
     providers(rows)
@@ -52,6 +87,10 @@ pub fn providers(rows: &[CloudConfig]) -> Result<Vec<Provider>, EgressError> {
 
 impl Provider {
     pub fn row(&self) -> &CloudConfig {
+        match self.0 {}
+    }
+
+    pub fn is_ready(&self) -> Result<(), Refusal> {
         match self.0 {}
     }
 

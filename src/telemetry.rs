@@ -47,6 +47,9 @@ pub struct Telemetry {
     pub cancelled: Counter,
     /// Requests without the key of a tenant.
     pub unauthorized: Counter,
+    /// Configurations that were read while weir runs: those that hold since, and those that do not.
+    pub reloads_applied: Counter,
+    pub reloads_refused: Counter,
     /// Times that overflow began or ended.
     pub overflow_changes: Counter,
     /// Prompt tokens looked up in, and found in, the prefix cache.
@@ -103,6 +106,8 @@ impl Telemetry {
         let registry = Registry(&recorder);
         let tokens = "weir_tokens_total";
         let tokens_help = "Tokens by kind.";
+        let reloads = "weir_config_reloads_total";
+        let reloads_help = "Configurations read while weir runs, by whether they hold now.";
         let telemetry = Self {
             queue_seconds: registry.seconds("weir_queue_seconds", "Wait for a slot."),
             ttft_seconds: registry.seconds("weir_ttft_seconds", "Time to first text."),
@@ -127,6 +132,8 @@ impl Telemetry {
                 "Requests without the key of a tenant.",
                 &[],
             ),
+            reloads_applied: registry.counter(reloads, reloads_help, &[("outcome", "applied")]),
+            reloads_refused: registry.counter(reloads, reloads_help, &[("outcome", "refused")]),
             overflow_changes: registry.counter(
                 "weir_overflow_changes_total",
                 "Times that overflow began or ended.",

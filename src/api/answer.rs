@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::accounting::Account;
 use super::error::ApiError;
 use super::guard::RequestId;
+use super::live::{self, Live};
 use super::reply::{Collected, Kind, Shape};
 use super::sse::EventStream;
 use super::tenant::TenantId;
@@ -63,7 +64,7 @@ pub(super) struct Caller<'a> {
     pub id: Arc<str>,
     pub deadline: Option<Instant>,
     pub session: Option<Arc<str>>,
-    /// By its index in the rules.
+    /// By its number in the rules.
     pub tenant: u32,
     rules: &'a Rules,
     asked: Asked,
@@ -118,10 +119,11 @@ pub(super) async fn answer<S: Service>(
     read: impl FnOnce(&[u8], &Caller<'_>, &ModelCard) -> Result<Ask, ApiError>,
 ) -> Response {
     let mut account = Account::open(api.telemetry.clone());
+    let live = live::of::<S>(&request);
     let acknowledged = tenant::acknowledgement(request.headers(), &api.instance);
     let answered = async {
-        let ask = receive(&api, request, account.arrival, read).await?;
-        let placed = before_the_end(&api, place(&api, &ask)).await??;
+        let ask = receive((&api, &live), request, account.arrival, read).await?;
+        let placed = before_the_end(&api, place(&live.service, &ask)).await??;
         Ok::<_, Failure>((ask, placed))
     };
     let (ask, placed) = match answered.await {
@@ -141,7 +143,7 @@ pub(super) async fn answer<S: Service>(
 }
 
 pub(super) async fn receive<S: Service>(
-    api: &Arc<Api<S>>,
+    (api, live): (&Api<S>, &Live<S>),
     request: Request,
     arrival: Instant,
     read: impl FnOnce(&[u8], &Caller<'_>, &ModelCard) -> Result<Ask, ApiError>,
@@ -157,10 +159,10 @@ pub(super) async fn receive<S: Service>(
         deadline: sampling::deadline(&headers, arrival)?,
         session: sampling::session(&headers)?.map(Arc::from),
         tenant,
-        rules: &api.rules,
+        rules: &live.rules,
         asked: tenant::asked(&headers, &api.instance)?,
     };
-    Ok(read(&whole.bytes, &caller, api.service.model())?)
+    Ok(read(&whole.bytes, &caller, live.service.model())?)
 }
 
 /// Everything of one reply that runs.
@@ -184,8 +186,8 @@ impl Running {
 }
 
 /// Places every prompt; one refusal refuses all, before anything was sent.
-async fn place<S: Service>(api: &Api<S>, ask: &Ask) -> Result<Running, Failure> {
-    let all = ask.requests.iter().map(|request| api.service.place(request.clone()));
+async fn place<S: Service>(service: &S, ask: &Ask) -> Result<Running, Failure> {
+    let all = ask.requests.iter().map(|request| service.place(request.clone()));
     let placed: Vec<Placed> = try_join_all(all).await?;
     let mixed = placed.iter().any(|one| one.route != placed[0].route);
     let (route, reason) = (placed[0].route.clone(), placed[0].reason.clone());

@@ -78,6 +78,13 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, PERMISSION, "forbidden", message)
     }
 
+    /// 403: the door is for whoever runs the box.
+    pub(super) fn not_admin() -> Self {
+        let message = "this is for a tenant whose row says admin, or where nobody has a key for \
+                       whoever asks from this machine";
+        Self::new(StatusCode::FORBIDDEN, PERMISSION, "not_admin", message)
+    }
+
     /// 401: the key is missing or nobody's.
     pub(super) fn unauthorized() -> Self {
         let message = "send the key of a tenant as Authorization: Bearer, x-api-key or api-key";
@@ -92,6 +99,11 @@ impl ApiError {
     pub(super) fn no_such_model() -> Self {
         let message = "no such model; see /v1/models";
         Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "model_not_found", message)
+    }
+
+    pub(super) fn no_such_cloud() -> Self {
+        let message = "no such cloud is in use; see /v1/clouds";
+        Self::new(StatusCode::NOT_FOUND, INVALID_REQUEST, "cloud_not_found", message)
     }
 
     pub(super) fn wrong_method() -> Self {

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Api, Service, answer, completions};
+use super::{Api, Service, answer, completions, live};
 use crate::dispatch::Explanation;
 
 #[derive(Serialize)]
@@ -21,13 +21,15 @@ struct Answer {
 }
 
 pub(super) async fn post<S: Service>(State(api): State<Arc<Api<S>>>, request: Request) -> Response {
-    let ask = match answer::receive(&api, request, Instant::now(), completions::read).await {
+    let live = live::of::<S>(&request);
+    let ask = match answer::receive((&api, &live), request, Instant::now(), completions::read).await
+    {
         Ok(ask) => ask,
         Err(failure) => return failure.error.into_response(),
     };
     let mut data = Vec::with_capacity(ask.requests.len());
     for request in &ask.requests {
-        data.push(api.service.explain(request).await);
+        data.push(live.service.explain(request).await);
     }
     let body = serde_json::to_vec(&Answer { object: "list", data });
     let body = body.expect("strings and numbers serialise");

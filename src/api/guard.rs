@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::uri::Authority;
 use axum::http::{Method, StatusCode, Version};
@@ -14,7 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
-use super::{Api, Service};
+use super::{Service, live};
 use crate::config::ServeConfig;
 
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -33,6 +33,10 @@ const PREFLIGHT_MAX_AGE: &str = "600";
 /// The address of ours that a connection came in on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LocalAddress(pub SocketAddr);
+
+/// Where a connection came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PeerAddress(pub SocketAddr);
 
 /// The id of a request, the client's own or ours.
 #[derive(Clone, Debug)]
@@ -129,15 +133,12 @@ fn foreign() -> ApiError {
 }
 
 /// The middleware around every route.
-pub(super) async fn check<S: Service>(
-    State(api): State<Arc<Api<S>>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if let Err(error) = api.guard.check_host(&request) {
+pub(super) async fn check<S: Service>(request: Request, next: Next) -> Response {
+    let guard = &live::of::<S>(&request).guard;
+    if let Err(error) = guard.check_host(&request) {
         return error.into_response();
     }
-    let origin = match api.guard.check_origin(&request) {
+    let origin = match guard.check_origin(&request) {
         Ok(origin) => origin.cloned(),
         Err(error) => return error.into_response(),
     };

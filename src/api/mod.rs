@@ -1,8 +1,9 @@
 //! HTTP in, completions out: the only room that knows axum.
 //!
 //! In reading order: [`serve`] accepts connections and bounds what a peer may do with them;
-//! `guard` keeps web pages out and `tenant` whoever has no key; `routes` is the table of all doors; `completions` and `chat` turn a body (`body`, `fields`,
-//! `sampling`) into requests; `answer` places them through a [`Service`] and writes the reply in
+//! `live` takes the configuration that a request sees; `guard` keeps web pages out and `tenant`
+//! whoever has no key; `routes` is the table of all doors; `completions` and `chat` turn a body
+//! (`body`, `fields`, `sampling`) into requests; `answer` places them through a [`Service`] and writes the reply in
 //! the shape of `reply`, as one object or through `sse`; `accounting` counts each request once.
 //! The wire is written down in docs/wire.md.
 
@@ -10,11 +11,13 @@ mod accounting;
 mod answer;
 mod body;
 mod chat;
+mod clouds;
 mod completions;
 mod error;
 mod explain;
 mod fields;
 mod guard;
+mod live;
 mod models;
 mod peer;
 mod reply;
@@ -31,17 +34,20 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::error::ApiError;
+use self::guard::Guard;
+use self::live::Live;
 pub use self::routes::{Access, Door, ROUTES};
 pub use self::serve::{Limits, serve};
 use crate::completion::{CompletionRequest, CompletionStream, Refusal, Route};
 use crate::config::ServeConfig;
-use crate::dispatch::{Cost, Explanation};
+use crate::dispatch::{Cost, Explanation, Standing};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::policy::Rules;
 use crate::policy::peer::Instance;
@@ -75,6 +81,12 @@ pub trait Service: Send + Sync + 'static {
         tenant: Option<Arc<str>>,
         since: Option<i64>,
     ) -> impl Future<Output = Result<Vec<UsageLine>, AuditError>> + Send;
+
+    /// How the clouds are, in the order of the rows.
+    fn clouds(&self) -> Vec<Standing>;
+
+    /// Leaves a cloud alone until told otherwise, or not any more; false: there is none so named.
+    fn hold_cloud(&self, name: &str, hold: bool) -> bool;
 
     /// Sets the gauges, before a scrape.
     fn publish(&self, telemetry: &Telemetry);
@@ -139,10 +151,8 @@ const BODIES_BYTES_MAX: usize = 32 * body::BYTES_MAX;
 
 /// Everything the routes share.
 pub struct Api<S> {
-    service: S,
+    live: ArcSwap<Live<S>>,
     telemetry: Arc<Telemetry>,
-    guard: guard::Guard,
-    rules: Rules,
     instance: Instance,
     limits: Limits,
     lifecycle: Lifecycle,
@@ -161,28 +171,40 @@ struct Lifecycle {
 
 impl<S: Service> Api<S> {
     pub fn new(service: S, telemetry: Arc<Telemetry>, doors: Doors<'_>) -> Arc<Self> {
+        let Doors { serve, rules, limits, instance } = doors;
+        let live = Live { service, rules, guard: Guard::new(serve) };
         Arc::new(Self {
-            service,
+            live: ArcSwap::from_pointee(live),
             telemetry,
-            guard: guard::Guard::new(doors.serve),
-            rules: doors.rules,
-            instance: doors.instance,
-            limits: doors.limits,
+            instance,
+            limits,
             lifecycle: Lifecycle::default(),
             body_room: Arc::new(Semaphore::new(BODIES_BYTES_MAX)),
         })
     }
 
+    /// What requests see that come from now on; those that are there go on with what they saw.
+    /// Of `serve` only the names and origins that are let in are taken: listeners and limits stay.
+    pub fn replace(&self, service: S, serve: &ServeConfig, rules: Rules) {
+        self.live.store(Arc::new(Live { service, rules, guard: Guard::new(serve) }));
+    }
+
+    fn live(&self) -> Arc<Live<S>> {
+        self.live.load_full()
+    }
+
     /// Every route of the table, behind the guard and the key.
     fn router(self: &Arc<Self>) -> Router {
         let keyed = axum::middleware::from_fn_with_state(self.clone(), tenant::check::<S>);
-        let guarded = axum::middleware::from_fn_with_state(self.clone(), guard::check::<S>);
+        let guarded = axum::middleware::from_fn(guard::check::<S>);
+        let taken = axum::middleware::from_fn_with_state(self.clone(), live::take::<S>);
         routes::all::<S>()
             .fallback(|| async { ApiError::no_such_path() })
             .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
             .with_state(self.clone())
             .layer(keyed)
             .layer(guarded)
+            .layer(taken)
             .layer(CatchPanicLayer::custom(error::panicked))
             .layer(axum::middleware::from_fn(guard::name_request))
     }

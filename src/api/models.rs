@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path};
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::{Api, ModelCard, Service};
+use super::live::Live;
+use super::{ModelCard, Service};
 
 #[derive(Serialize)]
 struct List<'a> {
@@ -39,15 +40,15 @@ impl<'a> From<&'a ModelCard> for Model<'a> {
     }
 }
 
-pub(super) async fn list<S: Service>(State(api): State<Arc<Api<S>>>) -> Response {
-    json(&List { object: "list", data: [Model::from(api.service.model())] })
+pub(super) async fn list<S: Service>(Extension(live): Extension<Arc<Live<S>>>) -> Response {
+    json(&List { object: "list", data: [Model::from(live.service.model())] })
 }
 
 pub(super) async fn one<S: Service>(
-    State(api): State<Arc<Api<S>>>,
+    Extension(live): Extension<Arc<Live<S>>>,
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
-    let card = api.service.model();
+    let card = live.service.model();
     match id {
         Ok(Path(id)) if *id == *card.id => json(&Model::from(card)),
         // An id that is no text is no model's either.

@@ -10,11 +10,12 @@ use super::{Api, Service};
 use crate::policy::peer::Status;
 
 pub(super) async fn get<S: Service>(State(api): State<Arc<Api<S>>>) -> Response {
-    let load = api.service.load();
+    let service = &api.live().service;
+    let load = service.load();
     let status = Status {
         instance: api.instance.as_str().to_owned(),
         acknowledges: Status::ACKNOWLEDGES.map(str::to_owned).into(),
-        ready: api.service.ready() && !api.lifecycle.draining.is_cancelled(),
+        ready: service.ready() && !api.lifecycle.draining.is_cancelled(),
         work_ahead_ms: load.work_ahead_ms,
         prefill_tokens_per_second: load.prefill_tokens_per_second,
     };

@@ -4,9 +4,12 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::routing::{MethodRouter, get, post};
 
-use super::{Api, Service, chat, completions, explain, models, peer, status, usage};
+use super::{
+    Api, Service, chat, clouds, completions, explain, models, peer, status, tenant, usage,
+};
 
 /// One path, and a second with `/v1` before it where it is part of the dialect.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,8 @@ pub struct Door {
 pub enum Access {
     /// Whoever has a key.
     Keyed,
+    /// Whose row says `admin`. Where nobody has a key: whoever asks from this machine.
+    Admin,
     /// Everybody: a probe has no key, and learns nothing but that we are there.
     Open,
 }
@@ -36,6 +41,9 @@ enum Room {
     Model,
     Usage,
     Explain,
+    Clouds,
+    PauseCloud,
+    ResumeCloud,
     Peer,
     Health,
     Ready,
@@ -43,13 +51,16 @@ enum Room {
 }
 
 /// The table.
-pub const ROUTES: [Door; 10] = [
+pub const ROUTES: [Door; 13] = [
     dialect("POST", "/completions", Room::Completions),
     dialect("POST", "/chat/completions", Room::Chat),
     dialect("GET", "/models", Room::Models),
     dialect("GET", "/models/{*id}", Room::Model),
     dialect("GET", "/usage", Room::Usage),
     dialect("POST", "/route/explain", Room::Explain),
+    admin("GET", "/clouds", Room::Clouds),
+    admin("POST", "/clouds/{name}/pause", Room::PauseCloud),
+    admin("POST", "/clouds/{name}/resume", Room::ResumeCloud),
     dialect("GET", "/peer", Room::Peer),
     own("/health", Access::Open, Room::Health),
     own("/ready", Access::Open, Room::Ready),
@@ -60,12 +71,24 @@ const fn dialect(method: &'static str, path: &'static str, leads_to: Room) -> Do
     Door { method, path, prefixed: true, access: Access::Keyed, leads_to }
 }
 
+const fn admin(method: &'static str, path: &'static str, leads_to: Room) -> Door {
+    Door { access: Access::Admin, ..dialect(method, path, leads_to) }
+}
+
 const fn own(path: &'static str, access: Access, leads_to: Room) -> Door {
     Door { method: "GET", path, prefixed: false, access, leads_to }
 }
 
 impl Door {
     fn handler<S: Service>(&self) -> MethodRouter<Arc<Api<S>>> {
+        let room = self.room::<S>();
+        match self.access {
+            Access::Admin => room.route_layer(from_fn(tenant::admin::<S>)),
+            Access::Keyed | Access::Open => room,
+        }
+    }
+
+    fn room<S: Service>(&self) -> MethodRouter<Arc<Api<S>>> {
         match self.leads_to {
             Room::Completions => post(completions::post::<S>),
             Room::Chat => post(chat::post::<S>),
@@ -73,6 +96,9 @@ impl Door {
             Room::Model => get(models::one::<S>),
             Room::Usage => get(usage::get::<S>),
             Room::Explain => post(explain::post::<S>),
+            Room::Clouds => get(clouds::list::<S>),
+            Room::PauseCloud => post(clouds::pause::<S>),
+            Room::ResumeCloud => post(clouds::resume::<S>),
             Room::Peer => get(peer::get::<S>),
             Room::Health => get(status::health),
             Room::Ready => get(status::ready::<S>),

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use super::guard::LocalAddress;
+use super::guard::{LocalAddress, PeerAddress};
 use super::{Api, Lifecycle, Service};
 use crate::config::ServeConfig;
 
@@ -148,8 +148,9 @@ impl Door {
             loop {
                 let room = self.room.clone().acquire_owned().await.expect("never closed");
                 match listener.accept().await {
-                    Ok((stream, _)) => {
-                        drop(self.connections.spawn(self.clone().hold(stream, room)))
+                    Ok((stream, peer)) => {
+                        let held = self.clone().hold(stream, PeerAddress(peer), room);
+                        drop(self.connections.spawn(held));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "accept failed");
@@ -165,7 +166,7 @@ impl Door {
     }
 
     /// One connection from its first byte to its last.
-    async fn hold(self, stream: TcpStream, _room: OwnedSemaphorePermit) {
+    async fn hold(self, stream: TcpStream, peer: PeerAddress, _room: OwnedSemaphorePermit) {
         let Ok(local) = stream.local_addr() else { return };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
@@ -177,7 +178,7 @@ impl Door {
                 respond(
                     router.clone(),
                     request.map(Body::new),
-                    LocalAddress(local),
+                    (LocalAddress(local), peer),
                     presence.begin(),
                 )
             })
@@ -213,10 +214,11 @@ impl Door {
 async fn respond(
     router: Router,
     mut request: hyper::Request<Body>,
-    local: LocalAddress,
+    (local, peer): (LocalAddress, PeerAddress),
     pulse: Arc<Pulse>,
 ) -> Result<hyper::Response<Watched>, Infallible> {
     request.extensions_mut().insert(local);
+    request.extensions_mut().insert(peer);
     let response = router.oneshot(request).await?;
     Ok(response.map(|body| Watched { body, pulse }))
 }

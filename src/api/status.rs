@@ -22,13 +22,13 @@ pub(super) async fn ready<S: Service>(State(api): State<Arc<Api<S>>>) -> Respons
     if api.lifecycle.draining.is_cancelled() {
         return ApiError::not_ready("weir is going down").into_response();
     }
-    if !api.service.ready() {
+    if !api.live().service.ready() {
         return ApiError::not_ready("the model has not generated a token").into_response();
     }
     ([(CONTENT_TYPE, JSON)], r#"{"status":"ready"}"#).into_response()
 }
 
 pub(super) async fn metrics<S: Service>(State(api): State<Arc<Api<S>>>) -> Response {
-    api.service.publish(&api.telemetry);
+    api.live().service.publish(&api.telemetry);
     ([(CONTENT_TYPE, PROMETHEUS)], api.telemetry.render()).into_response()
 }

@@ -9,12 +9,17 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
+use super::guard::PeerAddress;
 use super::routes::is_open;
-use super::{Api, Service};
+use super::{Api, Service, live};
+use crate::policy::Asks;
 use crate::policy::asked::{self, Asked};
 use crate::policy::peer::{self, HOPS, Instance, OVERFLOW, REQUIRE, REQUIRE_BYTES_MAX, Turned};
 
-/// The tenant a request belongs to, by its index in the rules.
+/// Headers by which a proxy says that it asks for somebody else.
+const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+
+/// The tenant a request belongs to, by its number in the rules.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TenantId(pub u32);
 
@@ -24,18 +29,46 @@ pub(super) async fn check<S: Service>(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let keys = &api.rules.keys;
-    let tenant = if keys.is_empty() || is_open(request.uri().path()) {
-        Some(0)
-    } else {
-        key(request.headers()).and_then(|key| keys.find(key))
+    let live = live::of::<S>(&request);
+    let tenant = match &live.rules.asks {
+        Asks::Nobody(anybody) => Some(*anybody),
+        Asks::Key(keys) => key(request.headers()).and_then(|key| keys.find(key)),
     };
-    let Some(tenant) = tenant else {
-        api.telemetry.unauthorized.increment(1);
-        return ApiError::unauthorized().into_response();
-    };
-    request.extensions_mut().insert(TenantId(tenant));
+    match tenant {
+        Some(tenant) => {
+            request.extensions_mut().insert(TenantId(tenant));
+        }
+        // Nothing there asks whose it is.
+        None if is_open(request.uri().path()) => {}
+        None => {
+            api.telemetry.unauthorized.increment(1);
+            return ApiError::unauthorized().into_response();
+        }
+    }
     next.run(request).await
+}
+
+/// The middleware of the doors that are for whoever runs the box: a tenant whose row says so, or,
+/// where nobody has a key, whoever sits at this machine.
+pub(super) async fn admin<S: Service>(request: Request, next: Next) -> Response {
+    let rules = &live::of::<S>(&request).rules;
+    let tenant = request.extensions().get().map(|TenantId(tenant)| rules.tenant(*tenant));
+    let may = match rules.asks {
+        Asks::Nobody(_) => is_from_here(&request),
+        Asks::Key(_) => tenant.is_some_and(|tenant| tenant.admin),
+    };
+    if !may {
+        return ApiError::not_admin().into_response();
+    }
+    next.run(request).await
+}
+
+/// Whether a request came over the loopback, and no proxy says that it brought it there.
+fn is_from_here(request: &Request) -> bool {
+    let peer = request.extensions().get::<PeerAddress>();
+    let headers = request.headers();
+    peer.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback())
+        && !FORWARDED.iter().any(|name| headers.contains_key(*name))
 }
 
 /// The first of the three headers that holds a key. An empty one holds none: some editors send

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, State};
+use axum::extract::Extension;
 use axum::http::Uri;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::Service;
 use super::error::ApiError;
+use super::live::Live;
 use super::tenant::TenantId;
-use super::{Api, Service};
 use crate::ledger::audit::{self, UsageLine};
 
 #[derive(Serialize)]
@@ -21,7 +22,7 @@ struct Answer {
 
 /// `?since=2026-11-21`: the first day that is asked for; without it the last 31 days.
 pub(super) async fn get<S: Service>(
-    State(api): State<Arc<Api<S>>>,
+    Extension(live): Extension<Arc<Live<S>>>,
     Extension(TenantId(tenant)): Extension<TenantId>,
     uri: Uri,
 ) -> Response {
@@ -30,9 +31,9 @@ pub(super) async fn get<S: Service>(
         Err(error) => return error.into_response(),
     };
     // Each tenant sees its own; where nobody has a key there is nobody to hide it from.
-    let keyed = !api.rules.keys.is_empty();
-    let tenant = keyed.then(|| api.rules.tenant(tenant).name.clone());
-    match api.service.usage(tenant, since).await {
+    let keyed = live.rules.ask_for_keys();
+    let tenant = keyed.then(|| live.rules.tenant(tenant).name.clone());
+    match live.service.usage(tenant, since).await {
         Ok(data) => {
             let answer = Answer { object: "list", data };
             let body = serde_json::to_vec(&answer).expect("strings and numbers serialise");

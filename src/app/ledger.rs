@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::blocking;
 use crate::config::{self, Config, LedgerConfig};
 use crate::ledger::audit::{self, AuditError, Filter, UsageLine};
 use crate::ledger::{
@@ -26,10 +27,7 @@ pub(super) async fn open(
         return Ok(None);
     };
     let options = Options { path, utc_offset_s, clock: Box::new(SystemClock), telemetry };
-    let opening = tokio::task::spawn_blocking(move || Ledger::open(options, terms));
-    let opened =
-        opening.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-    opened.map(Some)
+    blocking(move || Ledger::open(options, terms)).await.map(Some)
 }
 
 /// What the configuration says of money.
@@ -76,9 +74,9 @@ pub(super) async fn usage(
     tenant: Option<Arc<str>>,
     since: Option<i64>,
 ) -> Result<Vec<UsageLine>, AuditError> {
-    let reading = tokio::task::spawn_blocking(move || {
+    blocking(move || {
         let since = since.unwrap_or_else(|| audit::today() - USAGE_DAYS + 1);
         audit::usage(&path, Filter { since: Some(since), tenant: tenant.as_deref() })
-    });
-    reading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    })
+    .await
 }

@@ -2,8 +2,9 @@
 
 mod ledger;
 mod local;
+mod reload;
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,24 +18,38 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::local::STEP_ROWS_MAX;
 pub use self::local::{Facts, Local, LocalError, write_cache};
+pub use self::reload::{Loaded, ReloadError, Reloaded};
 use crate::api::{self, Api, Doors, Limits, ModelCard, Placed, Service, Shed};
 use crate::cloud::{self, EgressError, Provider};
 use crate::completion::{CompletionRequest, CompletionStream, Refusal};
 use crate::config::{CloudConfig, Config};
 use crate::dispatch::{
-    self, Bounds, Dispatcher, Explanation, Left, Load, Quote, Rates, Safeguards, Target, Terms,
+    self, Bounds, Dispatcher, Explanation, Left, Load, Quote, Rates, Safeguards, Standing, Target,
+    Terms,
 };
 use crate::engine::{EngineHandle, Prepared};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::ledger::{BudgetError, Ledger};
 use crate::money::Asked;
 use crate::policy::peer::Instance;
+use crate::policy::{Roster, RosterFull};
 use crate::telemetry::Telemetry;
 
 /// A server that runs.
 pub struct App {
     addresses: Vec<SocketAddr>,
     facts: Facts,
+    /// In force: where a reload kept what only a start changes, that.
+    config: Config,
+    /// Numbers of tenants, those that are gone included.
+    roster: Roster,
+    /// The name by which other weirs know this one.
+    instance: Instance,
+    api: Arc<Api<Rooms>>,
+    card: ModelCard,
+    dispatcher: Arc<Dispatcher<EngineHandle, Arc<Provider>>>,
+    /// In the order of the rows.
+    clouds: Vec<Arc<Provider>>,
     engine: EngineHandle,
     ledger: Option<Ledger>,
     telemetry: Arc<Telemetry>,
@@ -55,6 +70,8 @@ pub enum StartError {
     Ledger(#[source] io::Error),
     #[error(transparent)]
     Budget(#[from] BudgetError),
+    #[error(transparent)]
+    Tenants(#[from] RosterFull),
 }
 
 /// Binds the listeners, loads the model, starts the engine and begins to serve. The listeners
@@ -69,10 +86,9 @@ pub async fn start(config: Config) -> Result<App, StartError> {
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let instance = Instance::random();
     let clouds = cloud::providers_of(config.clouds_in_use(), &instance)?;
+    let clouds: Vec<_> = clouds.into_iter().map(Arc::new).collect();
     let model = config.model.clone();
-    let loading = tokio::task::spawn_blocking(move || Local::load(&model));
-    let mut local =
-        loading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    let mut local = blocking(move || Local::load(&model)).await?;
 
     let telemetry = Telemetry::new();
     let terms = ledger::terms(&config)?;
@@ -84,29 +100,64 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     if let Some(unwritten) = unwritten {
         tokio::spawn(keep(unwritten, engine.clone()));
     }
-    let clouds = clouds.into_iter().map(target).collect();
-    let rules = config.policy.rules();
-    let tenants = rules.tenants.iter().map(|tenant| tenant.name.clone()).collect();
-    let safeguards =
-        Safeguards { scanner: config.policy.scanner(), ledger: ledger.clone(), tenants };
-    let (overflow, counting) = (&config.overflow, telemetry.clone());
-    let rooms = Rooms {
-        card: card(&facts),
-        dispatcher: Arc::new(Dispatcher::new(
-            engine.clone(),
-            clouds,
-            overflow,
-            safeguards,
-            counting,
-        )),
-        ledger: config.ledger.map(|ledger| ledger.path),
+    let mut roster = Roster::default();
+    let rules = config.policy.rules_in(&mut roster)?;
+    let parts = Parts {
+        engine: engine.clone(),
+        clouds: clouds.clone(),
+        tenants: rules.names(),
+        ledger: ledger.clone(),
+        telemetry: telemetry.clone(),
     };
+    let (card, dispatcher) = (card(&facts), Arc::new(parts.dispatcher(&config)));
+    let rooms = Rooms::new(&card, &dispatcher, &config);
     let limits = Limits::new(&config.serve);
-    let doors = Doors { serve: &config.serve, rules, limits, instance };
+    let doors = Doors { serve: &config.serve, rules, limits, instance: instance.clone() };
     let api = Api::new(rooms, telemetry.clone(), doors);
     let going_down = CancellationToken::new();
-    let server = tokio::spawn(api::serve(listeners, api, going_down.clone().cancelled_owned()));
-    Ok(App { addresses, facts, engine, ledger, telemetry, going_down, server })
+    let stopping = going_down.clone().cancelled_owned();
+    let server = tokio::spawn(api::serve(listeners, api.clone(), stopping));
+    Ok(App {
+        addresses,
+        facts,
+        config,
+        roster,
+        instance,
+        api,
+        card,
+        dispatcher,
+        clouds,
+        engine,
+        ledger,
+        telemetry,
+        going_down,
+        server,
+    })
+}
+
+/// What blocks, away from the threads that serve.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let working = tokio::task::spawn_blocking(work);
+    working.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+/// What a dispatcher is made of, beside its configuration.
+struct Parts {
+    engine: EngineHandle,
+    clouds: Vec<Arc<Provider>>,
+    /// Names by numbers.
+    tenants: Vec<Arc<str>>,
+    ledger: Option<Ledger>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Parts {
+    fn dispatcher(self, config: &Config) -> Dispatcher<EngineHandle, Arc<Provider>> {
+        let clouds = self.clouds.into_iter().map(target).collect();
+        let scanner = config.policy.scanner();
+        let safeguards = Safeguards { scanner, ledger: self.ledger, tenants: self.tenants };
+        Dispatcher::new(self.engine, clouds, &config.overflow, safeguards, self.telemetry)
+    }
 }
 
 /// What a row may be asked.
@@ -117,8 +168,8 @@ pub(crate) fn bounds(row: &CloudConfig) -> Bounds {
 }
 
 /// A row as the dispatcher takes it.
-pub(crate) fn target(provider: Provider) -> Target<Provider> {
-    let row = provider.row();
+pub(crate) fn target<C: Borrow<Provider>>(backend: C) -> Target<C> {
+    let row = backend.borrow().row();
     let mut regions = row.declared.regions.iter();
     let region = regions.next().filter(|_| regions.next().is_none()).cloned();
     let attested_by = row.declared.attested_by.clone();
@@ -127,7 +178,7 @@ pub(crate) fn target(provider: Provider) -> Target<Provider> {
         declared: row.declared.clone(),
         bounds: bounds(row),
         terms: Terms { price: row.price.clone(), model: row.model.clone(), attested_by, region },
-        backend: provider,
+        backend,
     }
 }
 
@@ -163,6 +214,8 @@ impl App {
         if let Err(error) = self.server.await {
             tracing::error!(%error, "the server ended badly");
         }
+        // As the server has ended, nobody else holds them, nor the connections to clouds below.
+        drop((self.api, self.dispatcher, self.clouds));
         let engine = self.engine;
         let stopped = tokio::task::spawn_blocking(move || engine.stop()).await;
         if let Err(error) = stopped {
@@ -192,9 +245,20 @@ fn card(facts: &Facts) -> ModelCard {
 /// The rooms below the API, as it sees them.
 struct Rooms {
     card: ModelCard,
-    dispatcher: Arc<Dispatcher<EngineHandle, Provider>>,
+    dispatcher: Arc<Dispatcher<EngineHandle, Arc<Provider>>>,
     /// Where the ledger is.
     ledger: Option<PathBuf>,
+}
+
+impl Rooms {
+    fn new(
+        card: &ModelCard,
+        dispatcher: &Arc<Dispatcher<EngineHandle, Arc<Provider>>>,
+        config: &Config,
+    ) -> Self {
+        let ledger = config.ledger.as_ref().map(|ledger| ledger.path.clone());
+        Self { card: card.clone(), dispatcher: dispatcher.clone(), ledger }
+    }
 }
 
 impl Load for EngineHandle {
@@ -284,6 +348,14 @@ impl Service for Rooms {
             Some(path) => ledger::usage(path.clone(), tenant, since).await,
             None => Ok(Vec::new()),
         }
+    }
+
+    fn clouds(&self) -> Vec<Standing> {
+        self.dispatcher.standings()
+    }
+
+    fn hold_cloud(&self, name: &str, hold: bool) -> bool {
+        self.dispatcher.hold(name, hold)
     }
 
     fn publish(&self, telemetry: &Telemetry) {

@@ -2,10 +2,13 @@
 
 mod bench;
 mod cache;
+mod cloud;
 mod complete;
 mod cursor;
 mod ledger;
 mod plan;
+mod remote;
+mod route;
 mod serve;
 
 use std::io::{self, IsTerminal, Write};
@@ -15,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::app::Loaded;
 use crate::config::{self, Config, Overrides};
 
 /// A gateway for code completion with its own inference engine.
@@ -43,6 +47,11 @@ enum Command {
     Cache(cache::Command),
     /// What was sent to clouds and what it cost: a summary, all of it, or whether it is untouched
     Ledger(ledger::LedgerArgs),
+    /// Where a weir that runs would place a completion, and why; nothing is sent
+    Route(route::RouteArgs),
+    /// The clouds: what they are, whether they answer, leave one alone
+    #[command(subcommand)]
+    Cloud(cloud::Command),
     /// What thresholds, clouds and growth would come to, by a trace of requests
     Plan(plan::PlanArgs),
 }
@@ -81,22 +90,21 @@ struct Options {
     listen: Option<Vec<String>>,
 }
 
-impl Options {
+/// Where a configuration comes from.
+#[derive(Clone, Debug)]
+struct Source {
+    file: Option<PathBuf>,
+    flags: Overrides,
+}
+
+impl Source {
+    fn load(&self) -> Loaded {
+        Config::load(self.file.as_deref(), self.flags.clone())
+    }
+
     /// The configuration, its warnings printed; None: the complaints were.
-    fn load(self, offline: bool) -> Option<Config> {
-        let flags = Overrides {
-            listen: self.listen,
-            model: self.model,
-            quant: self.quant,
-            kv: self.kv,
-            isa: self.isa,
-            threads: self.threads,
-            context: self.context,
-            slots: self.slots,
-            speculate: self.speculate,
-            offline,
-        };
-        match Config::load(self.config.as_deref(), flags) {
+    fn load_aloud(&self) -> Option<Config> {
+        match self.load() {
             Ok((config, warnings)) => {
                 for warning in warnings {
                     complain(&format!("warning: {warning}"));
@@ -113,6 +121,24 @@ impl Options {
     }
 }
 
+impl Options {
+    fn source(self, offline: bool) -> Source {
+        let flags = Overrides {
+            listen: self.listen,
+            model: self.model,
+            quant: self.quant,
+            kv: self.kv,
+            isa: self.isa,
+            threads: self.threads,
+            context: self.context,
+            slots: self.slots,
+            speculate: self.speculate,
+            offline,
+        };
+        Source { file: self.config, flags }
+    }
+}
+
 /// Runs the command that was asked for.
 pub fn run(args: Args) -> ExitCode {
     let filter = EnvFilter::builder()
@@ -124,14 +150,17 @@ pub fn run(args: Args) -> ExitCode {
         .with_ansi(io::stderr().is_terminal())
         .init();
     let offline = matches!(&args.command, Command::Serve(serve) if serve.offline);
-    let Some(config) = args.options.load(offline) else { return ExitCode::from(2) };
+    let source = args.options.source(offline);
+    let Some(config) = source.load_aloud() else { return ExitCode::from(2) };
     let done = match args.command {
-        Command::Serve(_) => serve::run(config),
+        Command::Serve(_) => serve::run(config, source),
         Command::Complete(complete) => complete::run(complete, &config),
         Command::Check => say("the configuration is valid\n").map_err(Into::into),
         Command::Bench(bench) => bench::run(&bench, &config),
         Command::Cache(cache) => cache::run(cache, config.model.cache.as_ref()),
         Command::Ledger(ledger) => ledger::run(ledger, config.ledger.as_ref()),
+        Command::Route(route) => route::run(&route, &config),
+        Command::Cloud(cloud) => cloud::run(&cloud, &config),
         Command::Plan(plan) => plan::run(plan, &config),
     };
     match done {
@@ -159,6 +188,8 @@ enum Failure {
     Start(#[from] crate::app::StartError),
     #[error(transparent)]
     Local(#[from] crate::app::LocalError),
+    #[error(transparent)]
+    Remote(#[from] crate::cloud::RemoteError),
     #[error("{0}")]
     Refused(#[from] crate::completion::Refusal),
     #[error("{0}")]

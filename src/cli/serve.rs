@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Failure, block_on, say};
-use crate::app::{self, App, Facts};
-use crate::config::{CloudConfig, Config};
+use super::{Failure, Source, block_on, say};
+use crate::app::{self, App, Facts, ReloadError};
+use crate::config::{CloudConfig, Complaint, Config};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {
@@ -17,27 +17,34 @@ pub(super) struct ServeArgs {
     pub(super) offline: bool,
 }
 
-pub(super) fn run(config: Config) -> Result<(), Failure> {
-    block_on(serve(config))?
+/// `source`: where `config` came from, and its successors will.
+pub(super) fn run(config: Config, source: Source) -> Result<(), Failure> {
+    block_on(serve(config, source))?
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(config: Config, source: Source) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(Failure::Signals)?;
     let clouds = config.clouds_in_use().to_vec();
-    let app = tokio::select! {
+    let mut app = tokio::select! {
         started = start(config) => started?,
         // Nobody was served yet, so there is nothing to wait for.
-        () = signals.next() => return Ok(()),
+        () = signals.end() => return Ok(()),
     };
     if let Err(error) = say(&banner(app.facts(), app.addresses(), &clouds)) {
         // Whoever started it may have closed its output; the server is there for others.
         tracing::warn!(%error, "the banner cannot be written");
     }
-    signals.next().await;
+    while signals.next().await == Asked::Reload {
+        tokio::select! {
+            biased;
+            () = signals.end() => break,
+            () = reload(&mut app, &source) => {}
+        }
+    }
     tracing::info!("going down; a second signal ends it at once");
     tokio::select! {
         () = app.shutdown() => Ok(()),
-        () = signals.next() => {
+        () = signals.end() => {
             Err(Failure::Other("ended by a second signal; running streams were cut".into()))
         }
     }
@@ -50,19 +57,68 @@ async fn start(config: Config) -> Result<App, Failure> {
     Ok(app)
 }
 
-/// SIGTERM and Ctrl-C, which ask for the same.
+/// Reads the configuration again; the log says what came of it.
+async fn reload(app: &mut App, source: &Source) {
+    let source = source.clone();
+    match app.reload(move || source.load()).await {
+        Ok(reloaded) => {
+            for warning in reloaded.warnings {
+                tracing::warn!("{warning}");
+            }
+            for key in reloaded.kept {
+                tracing::warn!("{key}: has changed and stays until weir is started anew");
+            }
+            tracing::info!("the configuration was read again and holds");
+        }
+        Err(ReloadError::Invalid(complaints)) => refused(&complaints),
+        Err(ReloadError::Unusable(error)) => {
+            tracing::error!("the configuration cannot be used, and nothing changed: {error}");
+        }
+    }
+}
+
+fn refused(complaints: &[Complaint]) {
+    for complaint in complaints {
+        tracing::error!("{complaint}");
+    }
+    tracing::error!("the configuration is not valid, and nothing changed");
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    End,
+    Reload,
+}
+
+/// SIGTERM and Ctrl-C, which ask for the same, and SIGHUP.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) {
+    /// Several that ask for a reload before it begins are one.
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+
+    /// One that asks for the end.
+    async fn end(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -95,7 +151,7 @@ fn banner(facts: &Facts, addresses: &[SocketAddr], clouds: &[CloudConfig]) -> St
 }
 
 /// An address that a client on this machine can use.
-fn reachable(address: &SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: &SocketAddr) -> SocketAddr {
     let mut address = *address;
     if address.ip().is_unspecified() {
         address.set_ip(match address {

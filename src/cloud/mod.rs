@@ -22,6 +22,7 @@ mod limits;
 mod oci;
 mod peer;
 mod region;
+mod remote;
 mod reply;
 mod services;
 mod stream;
@@ -54,6 +55,7 @@ use limits::Meter;
 pub use peer::Reported;
 use peer::{Marks, Peer};
 use region::Whereabouts;
+pub use remote::{Question, Remote, RemoteError, Said};
 use reply::Reply;
 use stream::{Reading, Start, Timing};
 use wires::{Rendered, Wire};
@@ -174,6 +176,17 @@ impl Provider {
         self.peer.as_ref().map_or(Ok(()), Peer::is_proven)?;
         self.whereabouts.check()?;
         wires::quote(request, &self.row, self.wire.abilities(&self.row))
+    }
+
+    /// Whether something could be sent there now: credentials may still be on their way, another
+    /// weir may not have said what it holds to. Sends nothing.
+    pub fn is_ready(&self) -> Result<(), Refusal> {
+        // Looking at a peer is what makes it be asked.
+        self.reported();
+        self.peer.as_ref().map_or(Ok(()), Peer::is_proven)?;
+        let nothing = Request::post(self.row.base_url.clone()).body(());
+        let (mut head, ()) = nothing.expect("a row has an address").into_parts();
+        self.auth.sign(&mut head, &Bytes::new(), self.cloud_time())
     }
 
     /// What the provider last said is left of the row's quota.

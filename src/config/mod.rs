@@ -117,6 +117,29 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Takes from the configuration that runs what only a start can change, and names what it would
+    /// have changed. A ledger that was opened stays, also where nothing wants one any more.
+    pub fn keep_what_only_a_start_sets(&mut self, running: &Self) -> Vec<&'static str> {
+        let (serve, was) = (&mut self.serve, &running.serve);
+        let mut changed = vec![
+            ("[serve] listen", serve.listen != was.listen),
+            ("[serve] grace_ms", serve.grace != was.grace),
+            ("[serve] connections_max", serve.connections_max != was.connections_max),
+            ("[model]", self.model != running.model),
+        ];
+        serve.listen.clone_from(&was.listen);
+        (serve.grace, serve.connections_max) = (was.grace, was.connections_max);
+        self.model.clone_from(&running.model);
+        if let Some(opened) = &running.ledger {
+            let other = self.ledger.as_ref().is_some_and(|wanted| wanted != opened);
+            changed.push(("[ledger]", other));
+            self.ledger = Some(opened.clone());
+        }
+        changed.into_iter().filter(|(_, is)| *is).map(|(key, _)| key).collect()
+    }
+}
+
 /// What is to be logged, in the words of `RUST_LOG`; None: it was not said.
 pub fn log_filter() -> Option<String> {
     environment("RUST_LOG").ok()
@@ -150,7 +173,7 @@ pub struct ServeConfig {
     pub connections_max: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelConfig {
     pub path: ModelPath,
     pub quant: Quant,
@@ -254,7 +277,7 @@ pub struct LedgerConfig {
 }
 
 /// One cloud.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CloudConfig {
     pub name: Arc<str>,
     /// Scheme, host and path up to and including `/v1`; http only where the operator wrote it.
@@ -325,7 +348,7 @@ impl CloudConfig {
 }
 
 /// Whose API and whose proof a row uses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum CloudService {
     /// Any OpenAI-shaped server, with a bearer key or without.
     OpenAi,
@@ -368,7 +391,7 @@ pub enum CloudFim {
 }
 
 /// A key; its text appears in no log and no debug output.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Secret(Arc<str>);
 
 impl Secret {

@@ -8,13 +8,14 @@ use crate::completion::compliance::{KeptHere, OnSecret, Requires};
 use crate::policy::keys::{KeyDigest, Keyring};
 use crate::policy::paths::{PathRule, PathRules};
 use crate::policy::secrets::{Scanner, SecretRule};
-use crate::policy::{Rules, TenantRules};
+use crate::policy::{Asks, Roster, RosterFull, Rules, TenantRules};
 
 /// Who may send what where.
 #[derive(Clone, Debug)]
 pub struct PolicyConfig {
     /// In the order of the rows. Empty: nobody is asked for a key.
     pub tenants: Vec<TenantConfig>,
+    /// Tenants in them are places among `tenants`.
     pub paths: Vec<PathRule>,
     /// Patterns of the operator's own, beside the known formats.
     pub secrets: Vec<SecretRule>,
@@ -41,6 +42,8 @@ pub struct TenantConfig {
     pub on_secret: OnSecret,
     /// Lowest first; never empty.
     pub classes: Vec<Priority>,
+    /// Whether it may hold clouds and see how they are.
+    pub admin: bool,
     /// What it may spend in all clouds together.
     pub budget: Budget,
     /// What it may spend in one cloud, by the cloud's name.
@@ -67,26 +70,52 @@ impl PolicyConfig {
         }
     }
 
-    /// The rules as requests are held against them.
+    /// The rules of a process that has known no others: tenants are numbered in the order of the
+    /// rows.
     pub fn rules(&self) -> Rules {
+        self.rules_in(&mut Roster::default()).expect("there may be fewer rows than names")
+    }
+
+    /// The rules as requests are held against them, tenants by their numbers in `roster`.
+    pub fn rules_in(&self, roster: &mut Roster) -> Result<Rules, RosterFull> {
         // Without any key nobody would be asked for one.
         assert!(self.tenants.iter().all(|tenant| !tenant.keys.is_empty()), "a tenant has a key");
-        let keys = self
-            .tenants
-            .iter()
-            .zip(0..)
-            .flat_map(|(tenant, index)| tenant.keys.iter().map(move |digest| (*digest, index)));
-        let tenants = match &self.tenants[..] {
-            [] => vec![self.everybody()],
-            tenants => tenants.iter().map(TenantConfig::rules).collect(),
+        let numbers = self.tenants.iter().map(|tenant| roster.number(&tenant.name));
+        let numbers: Vec<u32> = numbers.collect::<Result<_, _>>()?;
+        let mut present: Vec<(u32, TenantRules)> =
+            numbers.iter().copied().zip(self.tenants.iter().map(TenantConfig::rules)).collect();
+        let asks = if self.tenants.is_empty() {
+            let anybody = roster.anybody()?;
+            present.push((anybody, self.everybody()));
+            Asks::Nobody(anybody)
+        } else {
+            let with_number = self.tenants.iter().zip(&numbers);
+            let keys = with_number
+                .flat_map(|(tenant, number)| tenant.keys.iter().map(|digest| (*digest, *number)));
+            Asks::Key(Keyring::new(keys.collect()))
         };
-        Rules {
+        let mut tenants: Vec<Option<TenantRules>> = Vec::new();
+        tenants.resize_with(roster.len(), || None);
+        for (number, tenant) in present {
+            tenants[number as usize] = Some(tenant);
+        }
+        Ok(Rules {
             tenants,
-            keys: Keyring::new(keys.collect()),
-            paths: PathRules::new(self.paths.clone()).expect("each pattern was compiled before"),
+            asks,
+            paths: PathRules::new(self.numbered(&numbers))
+                .expect("each pattern was compiled before"),
             unknown_path_leaves: self.unknown_path_leaves,
             unmatched_path_leaves: self.unmatched_path_leaves,
-        }
+        })
+    }
+
+    /// The path rules, with the tenants' numbers instead of their places among the rows.
+    fn numbered(&self, numbers: &[u32]) -> Vec<PathRule> {
+        let numbered = |rule: &PathRule| PathRule {
+            tenant: rule.tenant.map(|place| numbers[place as usize]),
+            ..rule.clone()
+        };
+        self.paths.iter().map(numbered).collect()
     }
 
     /// What finds secrets in requests that would leave.
@@ -103,6 +132,8 @@ impl PolicyConfig {
             require: Arc::default(),
             on_secret: self.on_secret,
             classes: CLASSES.to_vec(),
+            // Whom the door lets in for that where nobody has a key is the door's affair.
+            admin: false,
         }
     }
 }
@@ -116,6 +147,7 @@ impl TenantConfig {
             require: Arc::new(self.require.clone()),
             on_secret: self.on_secret,
             classes: self.classes.clone(),
+            admin: self.admin,
         }
     }
 }

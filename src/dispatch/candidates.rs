@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Quote;
@@ -47,7 +47,7 @@ pub(super) struct Candidate {
 }
 
 /// A row as an operator is told of it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Considered {
     pub cloud: String,
     /// `ok`, or why it is not asked.

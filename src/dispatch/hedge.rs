@@ -32,12 +32,14 @@ struct Latest {
     count: usize,
 }
 
-impl Hedge {
-    pub(super) fn new() -> Self {
+impl Default for Hedge {
+    fn default() -> Self {
         let latest = Latest { times: [Duration::ZERO; SAMPLES], count: 0 };
         Self { allowance: Allowance::new(SHARE, SAVED_MAX), latest: Mutex::new(latest) }
     }
+}
 
+impl Hedge {
     /// A request came; how long its first token may take, predicted so, before it is hedged.
     pub(super) fn delay(&self, predicted: Duration, objective: Duration) -> Duration {
         self.allowance.pay_in();

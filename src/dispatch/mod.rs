@@ -15,6 +15,7 @@ mod restore;
 mod resume;
 mod row;
 mod simulated;
+mod standing;
 mod threshold;
 mod till;
 
@@ -29,8 +30,9 @@ use decide::Place;
 use hedge::Hedge;
 use row::Row;
 pub use row::{Left, Rates};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 pub(crate) use simulated::{Placed, Simulated};
+pub use standing::Standing;
 use threshold::Threshold;
 use till::Stayed;
 pub use till::{Cost, Terms};
@@ -98,6 +100,20 @@ pub trait Quote {
     }
 }
 
+impl<C: Quote> Quote for Arc<C> {
+    fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal> {
+        C::quote(self, request)
+    }
+
+    fn left(&self) -> Left {
+        C::left(self)
+    }
+
+    fn told_ttft(&self, asked: &Asked) -> Option<Duration> {
+        C::told_ttft(self, asked)
+    }
+}
+
 /// What a row may be asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -140,7 +156,7 @@ pub struct Dispatched {
 }
 
 /// What would become of a request that came now.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     /// Who is asked first: `local`, `cloud:NAME` or `shed`.
     pub route: String,
@@ -170,8 +186,8 @@ pub struct Dispatcher<L, C> {
     objective: Duration,
     placing: Placing,
     /// None: no request is asked twice for its first token.
-    hedge: Option<Hedge>,
-    retries: Allowance,
+    hedge: Option<Arc<Hedge>>,
+    retries: Arc<Allowance>,
     telemetry: Arc<Telemetry>,
     /// Of the box, and of each row.
     calibration: Calibration,
@@ -200,8 +216,8 @@ impl<L: Load, C: Quote> Dispatcher<L, C> {
             threshold: Mutex::new(Threshold::new(overflow)),
             objective: overflow.ttft_objective,
             placing: overflow.placing,
-            hedge: overflow.hedge.then(Hedge::new),
-            retries: Allowance::new(RETRY_SHARE, RETRIES_SAVED_MAX),
+            hedge: overflow.hedge.then(Arc::default),
+            retries: Arc::new(Allowance::new(RETRY_SHARE, RETRIES_SAVED_MAX)),
             telemetry,
         }
     }
@@ -327,18 +343,23 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
 
 impl<L, C> Dispatcher<L, C> {
     /// Takes over what `before` knows, when the configuration has changed: the state of overflow,
-    /// and of each row that is the same (by `is_same`) its health and what it has in flight. A row
-    /// that is new begins with one request at a time.
+    /// what may be tried twice, and of each row that is the same (by `is_same`) its health and what
+    /// it has in flight. A row that is new begins with one request at a time, and one that only has
+    /// the name of another is held where that was: names are what the operator holds.
     pub fn succeed(&mut self, before: &Self, is_same: impl Fn(&C, &C) -> bool) {
         self.threshold().succeed(&before.threshold());
+        self.retries = before.retries.clone();
+        if let (Some(hedge), Some(before)) = (&mut self.hedge, &before.hedge) {
+            *hedge = before.clone();
+        }
         for row in &mut self.rows {
-            let known = before
-                .rows
-                .iter()
-                .find(|known| known.name == row.name && is_same(&known.backend, &row.backend));
-            match known {
+            let namesake = before.rows.iter().find(|known| known.name == row.name);
+            match namesake.filter(|known| is_same(&known.backend, &row.backend)) {
                 Some(known) => row.inherit(known),
-                None => row.ramp(),
+                None => {
+                    row.ramp();
+                    row.hold(namesake.is_some_and(Row::is_held));
+                }
             }
         }
     }

@@ -899,6 +899,16 @@ async fn a_new_configuration_goes_on_with_what_the_old_one_knew() {
     let first = fresh.dispatcher.dispatch(request(None)).await.ok().unwrap();
     assert_eq!(first.route, Route::Cloud("c0".into()));
     fresh.expect("local", "cloud_limit").await;
+    assert_eq!(fresh.dispatcher.standings()[0].state, "cloud_limit");
+    assert_eq!(fresh.dispatcher.standings()[0].in_flight, 1);
+    drop(first);
+    assert_eq!(fresh.dispatcher.standings()[0].state, "ok");
+    assert!(b.dispatcher.hold("c0", true));
+    for held in [successor(true), successor(false)] {
+        held.expect("local", "cloud_held").await;
+        assert_eq!(held.dispatcher.standings()[0].state, "cloud_held");
+        assert!(held.dispatcher.hold("c0", false), "and it can be let go");
+    }
 }
 
 /// The first token that 99 of 100 requests have by then.

@@ -5,8 +5,9 @@
 //! [`permits`] holds that against what a cloud row declares. [`site`] reads what a row's address
 //! tells of where it processes and [`claims`] refuses a declaration that contradicts it or that
 //! goes beyond what [`levels`] allows; [`upstream`] cuts what paths tell about a machine;
-//! [`keys`] finds a tenant by its key; [`peer`] what two weirs say to each other; [`secrets`] what
-//! must not leave whatever policy says, and [`redact`] what may leave in its place.
+//! [`keys`] finds a tenant by its key and a [`Roster`] keeps its number; [`peer`] what two weirs
+//! say to each other; [`secrets`] what must not leave whatever policy says, and [`redact`] what may
+//! leave in its place.
 //!
 //! Everything fails closed: what was not declared is not there, and what is unknown does not leave.
 
@@ -18,10 +19,12 @@ pub mod paths;
 pub mod peer;
 mod qualify;
 pub mod redact;
+mod roster;
 mod rules;
 pub mod secrets;
 pub mod site;
 pub mod upstream;
 
 pub use self::qualify::{Refused, permits, qualifies};
-pub use self::rules::{Rules, TenantRules};
+pub use self::roster::{NAMES_MAX, Roster, RosterFull};
+pub use self::rules::{Asks, Rules, TenantRules};

@@ -11,18 +11,26 @@ use crate::completion::{Input, Priority};
 /// All that the operator said of who may send what where; frozen.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// In the order of the rows; a tenant's index is [`CompletionRequest::tenant`]. Without rows
-    /// there is one.
+    /// By their numbers in the [`Roster`](super::Roster), which are [`CompletionRequest::tenant`].
+    /// None: whoever had that number is gone.
     ///
     /// [`CompletionRequest::tenant`]: crate::completion::CompletionRequest::tenant
-    pub tenants: Vec<TenantRules>,
-    /// Empty: nobody is asked for a key, and everybody is tenant 0.
-    pub keys: Keyring,
+    pub tenants: Vec<Option<TenantRules>>,
+    pub asks: Asks,
     pub paths: PathRules,
     /// Whether a part without a path may leave where there are path rules.
     pub unknown_path_leaves: bool,
     /// Whether a path that no rule is about may leave where there are path rules.
     pub unmatched_path_leaves: bool,
+}
+
+/// How whoever comes in is told apart.
+#[derive(Clone, Debug)]
+pub enum Asks {
+    /// Nobody is asked, and everybody is this tenant.
+    Nobody(u32),
+    /// Everybody is asked for one of these; there is at least one.
+    Key(Keyring),
 }
 
 /// What holds for everything one tenant sends.
@@ -36,6 +44,8 @@ pub struct TenantRules {
     pub on_secret: OnSecret,
     /// Classes it may use, the lowest first; never empty.
     pub classes: Vec<Priority>,
+    /// Whether it may hold clouds and see how they are.
+    pub admin: bool,
 }
 
 impl TenantRules {
@@ -48,9 +58,22 @@ impl TenantRules {
 }
 
 impl Rules {
-    /// By its index, which only [`Keyring::find`] gives out (and 0 where nobody has a key).
-    pub fn tenant(&self, index: u32) -> &TenantRules {
-        &self.tenants[index as usize]
+    /// By its number, which only [`Asks`] gives out, of these same rules.
+    pub fn tenant(&self, number: u32) -> &TenantRules {
+        self.tenants[number as usize].as_ref().expect("no key is a tenant's who is gone")
+    }
+
+    /// Names by numbers; that of a tenant who is gone is empty.
+    pub fn names(&self) -> Vec<Arc<str>> {
+        let name = |tenant: &Option<TenantRules>| {
+            tenant.as_ref().map_or_else(Arc::default, |tenant| tenant.name.clone())
+        };
+        self.tenants.iter().map(name).collect()
+    }
+
+    /// Whether whoever comes in is asked for a key.
+    pub fn ask_for_keys(&self) -> bool {
+        matches!(self.asks, Asks::Key(_))
     }
 
     /// Where a request of `tenant` may run. Whatever is asked or matched only tightens.
@@ -142,10 +165,11 @@ mod tests {
             require: Arc::default(),
             on_secret: OnSecret::Stay,
             classes: vec![Priority::Chat],
+            admin: false,
         };
         Rules {
-            tenants: vec![tenant],
-            keys: Keyring::default(),
+            tenants: vec![Some(tenant)],
+            asks: Asks::Nobody(0),
             paths: PathRules::new(paths).unwrap(),
             unknown_path_leaves: false,
             unmatched_path_leaves: true,
@@ -204,7 +228,7 @@ mod tests {
     fn headers_and_paths_add_to_what_the_tenant_requires() {
         let mut all = rules(vec![rule("gov", Access::CloudAllowed)]);
         let some = |fedramp| Requires { fedramp: Some(fedramp), ..Requires::default() };
-        all.tenants[0].require = Arc::new(some(FedRamp::Moderate));
+        all.tenants[0].as_mut().unwrap().require = Arc::new(some(FedRamp::Moderate));
         let level = |rules: &Rules, asked: &Asked, path: &str| {
             rules.settle(0, asked, &files(&[path])).require.fedramp
         };
@@ -225,7 +249,7 @@ mod tests {
     #[test]
     fn a_class_is_only_lowered() {
         let with = |classes: &[Priority]| {
-            let mut tenant = rules(Vec::new()).tenants.remove(0);
+            let mut tenant = rules(Vec::new()).tenants.remove(0).unwrap();
             tenant.classes = classes.to_vec();
             tenant
         };

@@ -141,7 +141,10 @@ impl Outbox {
         let query = canaries.private("a query");
         let odd = odd_bodies(canaries);
         for door in ROUTES {
-            let path = format!("{}?key={query}", door.path.replace("{*id}", &query));
+            let path = format!(
+                "{}?key={query}",
+                door.path.replace("{*id}", &query).replace("{name}", &query)
+            );
             for name in ["x-api-key", "api-key", "authorization"] {
                 let wrong = (name.to_owned(), canaries.private(name));
                 self.add(door.method, &path, &[wrong], cursor);

@@ -61,9 +61,17 @@ fn a_build_without_clouds_has_no_way_out() {
         refused,
         "weir: [[cloud]]: needs a weir that was built with the cargo feature `cloud`\n"
     );
-    let peer = ["complete", "--url", "http://127.0.0.1:1", "Cargo.toml:1:1"];
-    let refused = says(&binary, &peer);
-    assert!(refused.contains("built without clouds"), "{refused}");
+    let url = ["--url", "http://127.0.0.1:1"];
+    let asking: [&[&str]; 4] = [
+        &["complete", "Cargo.toml:1:1"],
+        &["route", "Cargo.toml:1:1"],
+        &["cloud", "list"],
+        &["cloud", "pause", "near"],
+    ];
+    for command in asking {
+        let refused = says(&binary, &[command, &url].concat());
+        assert!(refused.contains("built without clouds"), "{command:?}: {refused}");
+    }
 }
 
 #[test]
@@ -244,7 +252,7 @@ async fn through_every_door(to: SocketAddr) {
     let body = json!({ "model": "weir", "prompt": "let y", "max_tokens": 4 }).to_string();
     let headers = [("content-type", "application/json")];
     for door in ROUTES {
-        let path = door.path.replace("{*id}", "weir");
+        let path = door.path.replace("{*id}", "weir").replace("{name}", "near");
         let prefixed = door.prefixed.then(|| format!("/v1{path}"));
         for path in [Some(path), prefixed].into_iter().flatten() {
             let body = if door.method == "POST" { body.as_bytes() } else { b"" };

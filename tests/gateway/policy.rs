@@ -58,7 +58,7 @@ async fn keyed(more: &str) -> Server {
 fn targets() -> Vec<(&'static str, String, Access)> {
     let mut all = Vec::new();
     for door in ROUTES {
-        let path = door.path.replace("{*id}", "counting/1");
+        let path = door.path.replace("{*id}", "counting/1").replace("{name}", "counting");
         if door.prefixed {
             all.push((door.method, format!("/v1{path}"), door.access));
         }
@@ -108,8 +108,11 @@ async fn without_a_key_every_door_is_shut_but_two() {
             // As an editor sends it that has no key for the one header.
             &[("api-key", ""), ("authorization", &format!("Bearer {HOME}"))],
         ];
+        // None of their rows says that they run the box.
+        let expected = if access == Access::Admin { 403 } else { 200 };
         for headers in right {
-            assert_eq!(ask(method, &path, headers).await, 200, "{method} {path} {headers:?}");
+            let status = ask(method, &path, headers).await;
+            assert_eq!(status, expected, "{method} {path} {headers:?}");
         }
     }
     for (method, path) in [
@@ -137,6 +140,45 @@ async fn without_tenants_nobody_is_asked_for_a_key() {
         let body = json!({"prompt": "a", "messages": [{"role": "user", "content": "a"}]});
         let reply = send(server.address, method, &path, &[], body.to_string().as_bytes()).await;
         assert_eq!(reply.status, 200, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn who_runs_the_box_is_whose_row_says_so() {
+    const BOSS: &str = "boss-key-0123456789abcdef00";
+    let digest = "83093117364bca752914677bdb708500c96a15d61eb0cd4e4584e74c1dc71335";
+    let boss = format!("[[tenant]]\nname = \"boss\"\nkey_sha256 = \"{digest}\"\nadmin = true\n");
+    let server = keyed(&boss).await;
+    let admin = targets().into_iter().filter(|(.., access)| *access == Access::Admin);
+    for (method, path, _) in admin {
+        let ask = async |key: &str| {
+            let headers = [("x-api-key", key)];
+            send(server.address, method, &path, &headers, b"").await
+        };
+        assert_eq!(ask(BOSS).await.status, 200, "{method} {path}");
+        let refused = ask(AGENCY).await;
+        assert_eq!((refused.status, &refused.error()["code"]), (403, &json!("not_admin")));
+        let unknown = path.replace("counting", "nobody");
+        if unknown != path {
+            let headers = [("x-api-key", BOSS)];
+            let refused = send(server.address, method, &unknown, &headers, b"").await;
+            assert_eq!(
+                (refused.status, &refused.error()["code"]),
+                (404, &json!("cloud_not_found"))
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_has_a_key_the_box_is_run_from_its_own_machine() {
+    let server = Server::start().await;
+    let ask = async |headers: &[(&str, &str)]| {
+        send(server.address, "GET", "/v1/clouds", headers, b"").await.status
+    };
+    assert_eq!(ask(&[]).await, 200);
+    for header in ["x-forwarded-for", "forwarded", "x-real-ip", "via"] {
+        assert_eq!(ask(&[(header, "192.0.2.1")]).await, 403, "{header}: a proxy brought it");
     }
 }
 

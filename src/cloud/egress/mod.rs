@@ -58,7 +58,7 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The client. Cheap to clone through its `Arc`; one per process.
+/// The client. Cheap to clone through its `Arc`; one for all rows that were configured together.
 pub(crate) struct Egress {
     /// One for each connection profile; a [`Way`] is a place in it.
     clients: Vec<Client<Dial, Full<Bytes>>>,

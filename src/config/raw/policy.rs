@@ -16,6 +16,7 @@ pub struct RawTenant {
     pub overflow: Option<String>,
     pub on_secret: Option<String>,
     pub classes: Option<Vec<String>>,
+    pub admin: Option<bool>,
     pub require: Option<RawRequire>,
     pub budget: RawBudget,
     /// By the name of a cloud.
@@ -71,6 +72,7 @@ impl RawTenant {
         self.overflow = section.take("overflow");
         self.on_secret = section.take("on_secret");
         self.classes = section.take("classes");
+        self.admin = section.take("admin");
         self.require = section.table("require", RawRequire::read);
         self.budget.read(section);
         self.cloud_budgets = section.table("cloud_budgets", |all: &mut BTreeMap<_, _>, inside| {

@@ -11,7 +11,7 @@ use profile::SharedFiles;
 use crate::config::Secret;
 
 /// One row at AWS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AwsConfig {
     /// Whose endpoint it is, and what a signature is made for.
     pub region: Arc<str>,
@@ -102,7 +102,7 @@ pub enum Container {
 }
 
 /// Where the keys that sign come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AwsCredentials {
     pub base: AwsBase,
     /// Assumed one after another, the last one signs.
@@ -112,7 +112,7 @@ pub struct AwsCredentials {
 }
 
 /// What needs no other keys.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum AwsBase {
     /// Of the environment: they stay for as long as the process.
     Keys(AwsKeys),
@@ -136,7 +136,7 @@ pub enum AwsBase {
     },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AwsKeys {
     pub id: Arc<str>,
     pub secret: Secret,
@@ -152,7 +152,7 @@ pub struct AwsRole {
 }
 
 /// What the container's endpoint is shown.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ContainerToken {
     None,
     Fixed(Secret),

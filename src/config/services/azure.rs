@@ -9,7 +9,7 @@ use super::Dialect;
 use crate::config::Secret;
 
 /// A resource of Azure OpenAI or Foundry.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Azure {
     /// Of the routes below a deployment; None: the v1 routes, which have none.
     pub api_version: Option<Arc<str>>,
@@ -17,7 +17,7 @@ pub struct Azure {
     pub auth: AzureAuth,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum AzureAuth {
     /// The row's `api_key`, in a header of Azure's own.
     Key,
@@ -25,14 +25,14 @@ pub enum AzureAuth {
 }
 
 /// Tokens of Entra, Azure's identity service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Entra {
     /// What they are for: `https://cognitiveservices.azure.com`.
     pub resource: Arc<str>,
     pub identity: EntraIdentity,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum EntraIdentity {
     Secret {
         /// `https://HOST/TENANT/oauth2/v2.0/token`.

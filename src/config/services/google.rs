@@ -13,7 +13,7 @@ use rustls_pki_types::pem::PemObject;
 use crate::config::Secret;
 
 /// A project's place on Vertex AI.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Vertex {
     pub api: VertexApi,
     /// None: the model's own.
@@ -50,7 +50,7 @@ pub enum Thinking {
     Level(Arc<str>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum GoogleCredentials {
     ServiceAccount {
         key: ServiceAccountKey,
@@ -71,7 +71,14 @@ pub struct ServiceAccountKey {
     pub pair: Arc<KeyPair>,
 }
 
-#[derive(Clone, Debug)]
+impl PartialEq for ServiceAccountKey {
+    /// Google gives each key of an account an id of its own.
+    fn eq(&self, other: &Self) -> bool {
+        self.email == other.email && self.id == other.id
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct ExternalAccount {
     /// The pool's provider.
     pub audience: Arc<str>,
@@ -83,14 +90,14 @@ pub struct ExternalAccount {
 }
 
 /// Where the other provider's token is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Subject {
     pub place: SubjectPlace,
     /// The field of a JSON object that holds it; None: it is the whole text.
     pub field: Option<Arc<str>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum SubjectPlace {
     /// Read anew each time: it rotates.
     File(PathBuf),
@@ -101,7 +108,7 @@ pub enum SubjectPlace {
 }
 
 /// The service account that a federated identity acts as.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Impersonation {
     pub url: Uri,
     pub lifetime: Duration,

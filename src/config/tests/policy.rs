@@ -3,6 +3,7 @@
 use super::*;
 use crate::completion::Priority;
 use crate::completion::compliance::{FedRamp, KeptHere, OnSecret};
+use crate::policy::{Asks, Rules};
 
 const DIGEST: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
@@ -48,7 +49,7 @@ fn a_tenant_is_never_looser_with_secrets_than_the_house() {
         let tenant = tenant("a", own);
         load(&format!("{house}\n{CLOUD}\n{tenant}")).map(|(config, _)| {
             let rules = config.policy.rules();
-            (config.policy.on_secret, rules.tenants[0].on_secret)
+            (config.policy.on_secret, rules.tenant(0).on_secret)
         })
     };
     use OnSecret::{Redact, Stay};
@@ -69,10 +70,10 @@ fn clouds_are_used_by_tenants_or_when_it_was_said() {
     let (off, warnings) = load(CLOUD).unwrap();
     assert_eq!((off.clouds.len(), off.clouds_in_use().len()), (1, 0));
     assert!(warnings[0].to_string().starts_with("[overflow] anonymous_cloud: is off and there"));
-    assert_eq!(off.policy.rules().tenants[0].away, Err(KeptHere::Anonymous));
+    assert_eq!(off.policy.rules().tenant(0).away, Err(KeptHere::Anonymous));
     let (on, warnings) = load(&format!("overflow.anonymous_cloud = true\n{CLOUD}")).unwrap();
     assert_eq!((on.clouds_in_use().len(), warnings.len()), (1, 0));
-    assert_eq!(on.policy.rules().tenants[0].away, Ok(()));
+    assert_eq!(on.policy.rules().tenant(0).away, Ok(()));
     let (keyed, warnings) = load(&format!("{CLOUD}{}", tenant("a", ""))).unwrap();
     assert_eq!((keyed.clouds_in_use().len(), warnings.len()), (1, 0));
     let both = format!("overflow.anonymous_cloud = true\n{CLOUD}{}", tenant("a", ""));
@@ -97,10 +98,10 @@ fn keys_come_from_files_and_digests_and_are_nobody_elses() {
         format!("[[tenant]]\nname = \"a\"\nkey_file = [{path:?}]\nkey_sha256 = [\"{DIGEST}\"]");
     write("sk-0123456789abcdefghijklmnop\n");
     let (config, _) = load(&row).unwrap();
-    let rules = config.policy.rules();
-    assert_eq!(rules.keys.find("sk-0123456789abcdefghijklmnop"), Some(0));
-    assert_eq!(rules.keys.find("test"), Some(0), "by its digest");
-    assert_eq!(rules.keys.find("tests"), None);
+    let Asks::Key(keys) = config.policy.rules().asks else { panic!("there is a tenant") };
+    assert_eq!(keys.find("sk-0123456789abcdefghijklmnop"), Some(0));
+    assert_eq!(keys.find("test"), Some(0), "by its digest");
+    assert_eq!(keys.find("tests"), None);
     assert!(!format!("{config:?}").contains("sk-0123"));
     write("too-short");
     assert!(complaints(&row)[0].contains("key_file: "), "{:?}", complaints(&row));
@@ -285,4 +286,37 @@ fn what_an_address_does_not_contradict_is_believed() {
         let loaded = load(&at(url, model, declared));
         assert!(loaded.is_ok(), "{url} {model} {declared}: {loaded:?}");
     }
+}
+
+#[test]
+fn numbers_stay_with_names_whatever_becomes_of_the_rows() {
+    use crate::completion::{FimInput, Input};
+    use crate::policy::Roster;
+    use crate::policy::asked::Asked;
+    let mut roster = Roster::default();
+    let mut rules = |toml: &str| load(toml).unwrap().0.policy.rules_in(&mut roster).unwrap();
+    // Of nine letters, so that its key is "test".
+    let [nine, bb, ccc] = ["nineninen", "bb", "ccc"].map(|name| tenant(name, ""));
+    let anybody = rules("");
+    assert!(matches!(anybody.asks, Asks::Nobody(0)) && !anybody.ask_for_keys());
+    assert_eq!(&*anybody.tenant(0).name, "default");
+    let both = rules(&format!("{nine}{bb}"));
+    let names =
+        |rules: &Rules| rules.names().iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(&both), ["", "nineninen", "bb"]);
+    let find = |rules: &Rules| match &rules.asks {
+        Asks::Key(keys) => keys.find("test"),
+        Asks::Nobody(_) => panic!("there are tenants"),
+    };
+    assert_eq!(find(&both), Some(1));
+    let own = "[[path]]\npattern = \"x\"\npolicy = \"never-cloud\"\ntenant = \"bb\"\n";
+    let later = rules(&format!("{ccc}{bb}{own}"));
+    assert_eq!(names(&later), ["", "", "bb", "ccc"]);
+    let x = Input::Fim(FimInput { path: Some("x".into()), ..FimInput::default() });
+    let away = |number| later.settle(number, &Asked::default(), &x).away;
+    assert_eq!((away(2), away(3)), (Err(KeptHere::Path), Ok(())), "the rule is about bb");
+    assert_eq!(find(&later), None, "whoever had it is gone");
+    let default = rules(&tenant("default", ""));
+    assert_eq!(names(&default), ["", "", "", "", "default"], "it is not whoever had no key");
+    assert!(matches!(rules("").asks, Asks::Nobody(0)));
 }

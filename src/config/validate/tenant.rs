@@ -119,6 +119,7 @@ impl Checker<'_> {
             require: self.requires(raw.require.as_ref()),
             on_secret: self.stricter_on_secret(raw, on_secret),
             classes: self.classes(raw.classes.as_deref()),
+            admin: raw.admin.unwrap_or(false),
             budget: self.budget(&raw.budget, ""),
             cloud_budgets,
         };

@@ -98,6 +98,14 @@ impl<C> Row<C> {
         self.health.held.store(hold, Ordering::Relaxed);
     }
 
+    pub(super) fn is_held(&self) -> bool {
+        self.health.held.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.health.in_flight()
+    }
+
     /// Begins at one request at a time, as is right for a cloud that has just been configured.
     pub(super) fn ramp(&self) {
         self.health.state().concurrency.ramp();

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
@@ -17,6 +18,7 @@ const START_MAX: Duration = Duration::from_secs(20);
 /// Lines that wait to be looked at: more than a banner has.
 const LINES_MAX: usize = 256;
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+const FILE: &str = "weir.toml";
 
 /// A weir in a process of its own, killed with the test.
 pub(crate) struct Process {
@@ -26,7 +28,7 @@ pub(crate) struct Process {
     pub(crate) banner: String,
     child: Child,
     log: Arc<Mutex<String>>,
-    _config: TempDir,
+    config: TempDir,
 }
 
 impl Process {
@@ -40,11 +42,9 @@ impl Process {
     }
 
     /// Whatever serves with the configuration file it is given.
-    pub(crate) fn launch(toml: &str, command: impl FnOnce(&std::path::Path) -> Command) -> Self {
+    pub(crate) fn launch(toml: &str, command: impl FnOnce(&Path) -> Command) -> Self {
         let config = tempfile::tempdir().expect("a temporary folder");
-        let path = config.path().join("weir.toml");
-        std::fs::write(&path, format!("{ANY_PORT}{toml}")).expect("a writable temporary folder");
-        let mut command = command(&path);
+        let mut command = command(&write_config(config.path(), toml));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().expect("the binary starts");
@@ -52,17 +52,33 @@ impl Process {
         let lines = lines(child.stdout.take().expect("piped"));
         let (banner, address) = read_banner(&lines)
             .unwrap_or_else(|banner| panic!("no banner: {banner}\n{}", log.lock().expect("log")));
-        Self { address, started, banner, child, log, _config: config }
+        Self { address, started, banner, child, log, config }
     }
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends SIGTERM. The shell's own `kill` is on every machine.
+    /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Gives it another configuration file, and says so.
+    pub(crate) fn reload(&self, toml: &str) {
+        write_config(self.config.path(), toml);
+        self.signal("HUP");
+    }
+
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.config.path().join(FILE)
+    }
+
+    /// The shell's own `kill` is on every machine.
+    fn signal(&self, name: &str) {
         let status = Command::new("sh")
-            .args(["-c", "kill -TERM \"$0\"", &self.id().to_string()])
+            .args(["-c", "kill -\"$0\" \"$1\"", name, &self.id().to_string()])
             .status()
             .expect("there is a shell");
         assert!(status.success(), "the process was there");
@@ -97,6 +113,14 @@ impl Drop for Process {
             eprintln!("weir said:\n{}{}", self.banner, self.log());
         }
     }
+}
+
+/// In one step: whoever reads it meanwhile sees the one or the other.
+fn write_config(folder: &Path, toml: &str) -> PathBuf {
+    let (path, beside) = (folder.join(FILE), folder.join("next.toml"));
+    std::fs::write(&beside, format!("{ANY_PORT}{toml}")).expect("a writable temporary folder");
+    std::fs::rename(&beside, &path).expect("a writable temporary folder");
+    path
 }
 
 fn lines(from: impl Read + Send + 'static) -> Receiver<String> {

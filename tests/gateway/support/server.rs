@@ -19,7 +19,7 @@ use weir::completion::{
     TokenLogprob, Usage,
 };
 use weir::config::{PolicyConfig, ServeConfig};
-use weir::dispatch::Explanation;
+use weir::dispatch::{Explanation, Standing};
 use weir::ledger::audit::{AuditError, UsageLine};
 use weir::policy::peer::Instance;
 use weir::telemetry::Telemetry;
@@ -216,6 +216,20 @@ impl Service for Shared {
         _since: Option<i64>,
     ) -> Result<Vec<UsageLine>, AuditError> {
         Ok(Vec::new())
+    }
+
+    fn clouds(&self) -> Vec<Standing> {
+        let cloud = |cloud: &str| Standing {
+            cloud: cloud.into(),
+            state: "ok".into(),
+            in_flight: 0,
+            predicted_ttft_ms: None,
+        };
+        vec![cloud("counting")]
+    }
+
+    fn hold_cloud(&self, name: &str, _hold: bool) -> bool {
+        name == "counting"
     }
 
     fn publish(&self, telemetry: &Telemetry) {

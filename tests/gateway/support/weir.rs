@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
-use weir::app::{self, App};
+use weir::app::{self, App, Loaded, ReloadError, Reloaded};
 use weir::config::{Config, Overrides};
 use weir::engine::Saturation;
 
@@ -30,15 +30,18 @@ pub(crate) struct Weir {
 impl Weir {
     /// Starts with what `toml` says, on a free port of the loopback.
     pub(crate) fn start(toml: &str) -> Self {
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        std::fs::write(&file, format!("{ANY_PORT}{toml}")).expect("it can be written");
-        let (config, _) = Config::load(Some(file.path()), Overrides::default())
-            .unwrap_or_else(|complaints| panic!("{complaints:?}\n{toml}"));
+        let (config, _) = load(toml).unwrap_or_else(|complaints| panic!("{complaints:?}\n{toml}"));
         let runtime =
             Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
         let app = runtime.block_on(app::start(config)).expect("weir starts");
         let address = app.addresses()[0];
         Self { address, app: Some(app), runtime: Some(runtime) }
+    }
+
+    /// Gives it another configuration. Must not happen inside the test's own runtime.
+    pub(crate) fn reload(&mut self, toml: &str) -> Result<Reloaded, ReloadError> {
+        let (runtime, toml) = (self.runtime.as_ref().expect("runs"), toml.to_owned());
+        runtime.block_on(self.app.as_mut().expect("runs").reload(move || load(&toml)))
     }
 
     pub(crate) fn saturation(&self) -> &Saturation {
@@ -62,6 +65,13 @@ impl Weir {
             && saturation.waiting_prefill_tokens() == 0
             && saturation.blocks().referenced == 0
     }
+}
+
+/// As from a file.
+fn load(toml: &str) -> Loaded {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(&file, format!("{ANY_PORT}{toml}")).expect("it can be written");
+    Config::load(Some(file.path()), Overrides::default())
 }
 
 impl Drop for Weir {
