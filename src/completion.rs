@@ -300,6 +300,8 @@ pub enum Reason {
     CloudBusy,
     /// Another weir, which has not said or no longer says that it holds to what is required.
     CloudUnproven,
+    /// It has answered from a region that its row does not declare.
+    CloudElsewhere,
     /// Could not connect, or the connection broke.
     CloudUnreachable,
     CloudTimeout,
@@ -365,6 +367,7 @@ impl Reason {
             Reason::CloudCannot(field) => format!("cloud_cannot:{field}"),
             Reason::CloudBusy => "cloud_busy".into(),
             Reason::CloudUnproven => "cloud_unproven".into(),
+            Reason::CloudElsewhere => "cloud_elsewhere".into(),
             Reason::CloudUnreachable => "cloud_unreachable".into(),
             Reason::CloudTimeout => "cloud_timeout".into(),
             Reason::Cloud(fault) => fault.code().into(),

@@ -204,7 +204,8 @@ fn status(reason: &Reason) -> StatusCode {
         | Reason::EngineFailed
         | Reason::CloudCannot(_)
         | Reason::CloudBusy
-        | Reason::CloudUnproven => StatusCode::SERVICE_UNAVAILABLE,
+        | Reason::CloudUnproven
+        | Reason::CloudElsewhere => StatusCode::SERVICE_UNAVAILABLE,
         Reason::Deadline | Reason::CloudTimeout => StatusCode::GATEWAY_TIMEOUT,
         Reason::Budget(_) => StatusCode::SERVICE_UNAVAILABLE,
         Reason::CloudUnreachable | Reason::Cloud(_) | Reason::CloudGarbage => {

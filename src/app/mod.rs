@@ -170,12 +170,14 @@ pub(crate) fn bounds(row: &CloudConfig) -> Bounds {
 /// A row as the dispatcher takes it.
 pub(crate) fn target<C: Borrow<Provider>>(backend: C) -> Target<C> {
     let row = backend.borrow().row();
+    let mut regions = row.declared.regions.iter();
+    let region = regions.next().filter(|_| regions.next().is_none()).cloned();
     let attested_by = row.declared.attested_by.clone();
     Target {
         name: row.name.clone(),
         declared: row.declared.clone(),
         bounds: bounds(row),
-        terms: Terms { price: row.price.clone(), model: row.model.clone(), attested_by },
+        terms: Terms { price: row.price.clone(), model: row.model.clone(), attested_by, region },
         backend,
     }
 }

@@ -21,6 +21,7 @@ mod limits;
 #[cfg(feature = "oci")]
 mod oci;
 mod peer;
+mod region;
 mod remote;
 mod reply;
 mod services;
@@ -53,6 +54,7 @@ pub use limits::Limits;
 use limits::Meter;
 pub use peer::Reported;
 use peer::{Marks, Peer};
+use region::Whereabouts;
 pub use remote::{Question, Remote, RemoteError, Said};
 use reply::Reply;
 use stream::{Reading, Start, Timing};
@@ -72,6 +74,7 @@ pub struct Provider {
     meter: Meter,
     /// Where it is another weir.
     peer: Option<Peer>,
+    whereabouts: Whereabouts,
 }
 
 /// A provider for every row, all behind one client, for a program that is no server itself.
@@ -144,6 +147,7 @@ impl Provider {
         Ok(Self {
             peer,
             meter: Meter::default(),
+            whereabouts: Whereabouts::default(),
             wire: services::wire(row)?,
             auth: services::auth(row, services)?,
             clock_ahead_s: AtomicI64::new(0),
@@ -170,6 +174,7 @@ impl Provider {
     /// What a request would be here, without rendering it; or why it cannot be one.
     pub fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal> {
         self.peer.as_ref().map_or(Ok(()), Peer::is_proven)?;
+        self.whereabouts.check()?;
         wires::quote(request, &self.row, self.wire.abilities(&self.row))
     }
 
@@ -182,6 +187,11 @@ impl Provider {
         let nothing = Request::post(self.row.base_url.clone()).body(());
         let (mut head, ()) = nothing.expect("a row has an address").into_parts();
         self.auth.sign(&mut head, &Bytes::new(), self.cloud_time())
+    }
+
+    /// Where its last answer says that it was made; None: it does not say.
+    pub fn region(&self) -> Option<Arc<str>> {
+        self.whereabouts.told()
     }
 
     /// What the provider last said is left of the row's quota.
@@ -258,6 +268,7 @@ impl Provider {
         if let (Some(peer), Some(marks), true) = (&self.peer, sending.marks, good) {
             peer.acknowledged(response.headers(), marks)?;
         }
+        self.whereabouts.read(&self.row, response.headers())?;
         Ok(response)
     }
 

@@ -16,7 +16,7 @@ const SAMPLES: usize = 128;
 const SAMPLES_MIN: usize = 20;
 /// Nothing is unusual before this: a hedge that saves less is not worth its money.
 const DELAY_MIN: Duration = Duration::from_millis(50);
-/// What nearly all first tokens keep to, and what was predicted for this one, may be off by these
+/// What nine of ten first tokens keep to (stalls of one in twenty do not move it), and what was predicted for this one, may be off by these
 /// before it counts as stalled: what is only slow must not use up the share of what stands still.
 const OFF_USUAL: f64 = 1.5;
 const OFF_PREDICTED: f64 = 2.0;
@@ -43,7 +43,7 @@ impl Hedge {
     /// A request came; how long its first token may take, predicted so, before it is hedged.
     pub(super) fn delay(&self, predicted: Duration, objective: Duration) -> Duration {
         self.allowance.pay_in();
-        let usual = self.latest().p95().unwrap_or(objective);
+        let usual = self.latest().p90().unwrap_or(objective);
         usual.mul_f64(OFF_USUAL).max(predicted.mul_f64(OFF_PREDICTED)).max(DELAY_MIN)
     }
 
@@ -65,13 +65,13 @@ impl Hedge {
 }
 
 impl Latest {
-    fn p95(&self) -> Option<Duration> {
+    fn p90(&self) -> Option<Duration> {
         if self.count < SAMPLES_MIN {
             return None;
         }
         let mut times = self.times;
         let times = &mut times[..self.count.min(SAMPLES)];
-        let place = (times.len() * 95).div_ceil(100) - 1;
+        let place = (times.len() * 9).div_ceil(10) - 1;
         Some(*times.select_nth_unstable(place).1)
     }
 }

@@ -552,7 +552,7 @@ fn terms(price: Option<&str>) -> Terms {
         let rate = Rate::parse(usd).expect("a price");
         Price::PerToken(TokenPrice { input: rate, output: rate, cached: rate, tier: None })
     });
-    Terms { price, model: "m".into(), attested_by: None }
+    Terms { price, model: "m".into(), attested_by: None, region: None }
 }
 
 /// A dispatcher whose clouds cost so much and answer after so many milliseconds.
@@ -909,4 +909,35 @@ async fn a_new_configuration_goes_on_with_what_the_old_one_knew() {
         assert_eq!(held.dispatcher.standings()[0].state, "cloud_held");
         assert!(held.dispatcher.hold("c0", false), "and it can be let go");
     }
+}
+
+/// The first token that 99 of 100 requests have by then.
+async fn p99(hedge: bool, seed: u64) -> Duration {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let acts: Vec<Act> = (0..4000)
+        .map(|_| match random.u8(..100) {
+            0..5 => Act::AnswerAfter(Duration::from_secs(1)),
+            _ => Act::AnswerAfter(Duration::from_millis(random.u64(10..40))),
+        })
+        .collect();
+    let cloud = Fake::new([Act::AnswerAfter(Duration::from_millis(120))]);
+    let b = bench_under(Fake2(Fake::new(acts), cloud), |overflow| overflow.hedge = hedge);
+    let mut times = Vec::new();
+    for _ in 0..3900 {
+        let began = Instant::now();
+        assert!(b.dispatcher.dispatch(request(None)).await.is_ok());
+        times.push(began.elapsed());
+    }
+    assert!(b.clouds[0].asked() <= if hedge { 200 } else { 0 }, "a twentieth and what was saved");
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
+
+/// With one request in twenty stalled for a second.
+#[tokio::test(start_paused = true)]
+async fn hedging_halves_what_the_slowest_wait() {
+    let seed = fastrand::u64(..);
+    let (without, with) = (p99(false, seed).await, p99(true, seed).await);
+    eprintln!("seed {seed}: p99 {without:?} without hedges, {with:?} with");
+    assert!(with * 2 <= without, "{with:?} with hedges, {without:?} without, seed {seed}");
 }

@@ -18,6 +18,8 @@ pub struct Terms {
     /// What the cloud calls the model.
     pub model: Arc<str>,
     pub attested_by: Option<Arc<str>>,
+    /// Where prompts are processed; None: in one of several regions, or nobody said.
+    pub region: Option<Arc<str>>,
 }
 
 /// What a reply costs.
@@ -116,6 +118,7 @@ impl Till {
         let mut entry = Entry::new(Outcome::Cancelled);
         if reservation.is_some() {
             entry.model = self.terms.model.clone();
+            entry.region.clone_from(&self.terms.region);
             entry.tier = self.terms.price.as_ref().and_then(|price| price.tier().cloned());
             entry.ttft_predicted = predicted;
             entry.attested_by.clone_from(&self.terms.attested_by);

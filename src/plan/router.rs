@@ -76,7 +76,7 @@ impl Weir {
             targets.push(Target {
                 name: row.name,
                 declared: Declared::default(),
-                terms: Terms { price: row.price, model, attested_by: None },
+                terms: Terms { price: row.price, model, attested_by: None, region: None },
                 bounds: row.bounds,
                 backend: QuotedCloud(Rc::clone(&purse)),
             });

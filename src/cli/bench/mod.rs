@@ -44,6 +44,8 @@ pub(super) enum Bench {
     Spill(spill::SpillArgs),
     /// How far `weir plan` is from what happens: three traffics by the clock, and simulated
     Plan(spill::PlanArgs),
+    /// How well the engine foretells its first tokens
+    Predict(spill::PredictArgs),
 }
 
 /// Flags of every bench, beside the global ones. `--context` is global too: here it is the number
@@ -75,6 +77,7 @@ pub(super) fn run(bench: &Bench, config: &Config) -> Result<(), Failure> {
         Bench::Spec(args) => spec::spec(args, &config.model),
         Bench::Quality(args) => quality::quality(args, &config.model),
         Bench::Plan(args) => spill::plan(args, &config.model),
+        Bench::Predict(args) => spill::predict(args, &config.model),
         Bench::Spill(args) => spill::spill(args, &config.model),
     }
 }

@@ -170,7 +170,7 @@ async fn one(
     let targets = config.clouds.iter().enumerate().map(|(index, row)| Target {
         name: row.name.clone(),
         declared: row.declared.clone(),
-        terms: Terms { price: None, model: row.model.clone(), attested_by: None },
+        terms: Terms { price: None, model: row.model.clone(), attested_by: None, region: None },
         bounds: Bounds { max_in_flight: 64, rates: Rates::default(), prefer: 0 },
         backend: backend(index, Reason::CloudBusy),
     });

@@ -50,6 +50,33 @@ pub(in crate::cli) struct PlanArgs {
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct PredictArgs {
+    /// Seconds of arrivals of each kind of prompt at each load
+    #[arg(long, value_name = "SECONDS", default_value_t = 15.0)]
+    seconds: f64,
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// One line of JSON for each
+    #[arg(long)]
+    json: bool,
+}
+
+/// Fails where too many first tokens were foretold badly.
+pub(super) fn predict(args: &PredictArgs, config: &ModelConfig) -> Result<(), Failure> {
+    if !SECONDS_RANGE.contains(&args.seconds) {
+        return Err(Failure::Other(format!("--seconds must be within {SECONDS_RANGE:?}")));
+    }
+    let all = real::foretold(args.seed, args.seconds, config)?;
+    for foretold in &all {
+        say(&if args.json { json(foretold)? } else { foretold.to_string() })?;
+    }
+    match all.iter().filter(|foretold| !foretold.holds()).count() {
+        0 => Ok(()),
+        off => Err(Failure::Other(format!("{off} of {} were foretold badly", all.len()))),
+    }
+}
+
 /// Fails where the simulation was too far from what happened.
 pub(super) fn plan(args: &PlanArgs, config: &ModelConfig) -> Result<(), Failure> {
     if !SECONDS_RANGE.contains(&args.seconds) {

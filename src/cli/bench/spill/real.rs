@@ -1,6 +1,7 @@
 //! The benchmark by the clock on the wall: the configured model in its engine, clouds behind
 //! sockets, an open loop of arrivals.
 
+mod foretold;
 mod load;
 mod trial;
 mod ways;
@@ -22,6 +23,7 @@ use crate::engine::EngineHandle;
 use crate::money::Money;
 use crate::plan::Service;
 use crate::telemetry::Telemetry;
+pub(super) use foretold::foretold;
 use load::{Answered, Asked, Load};
 pub(super) use trial::trials;
 use ways::{Cooldown, Depth, Place, Way};

@@ -49,6 +49,15 @@ pub(super) struct Answered {
     /// None: it was shed, or broke.
     pub(super) ttft: Option<Duration>,
     pub(super) usage: Option<Usage>,
+    /// What the time to first token was thought to be.
+    pub(super) predicted: Option<Duration>,
+}
+
+impl Answered {
+    /// Nobody has, yet.
+    pub(super) const fn nothing(place: Place) -> Self {
+        Self { place, ttft: None, usage: None, predicted: None }
+    }
 }
 
 pub(super) struct Load {
@@ -120,7 +129,7 @@ pub(super) async fn open(load: &Load, asking: Arc<Asking>) -> Vec<Answered> {
         let asking = asking.clone();
         tasks.spawn(async move {
             let answered = timeout(ANSWER_MAX, asking.ask(request, due)).await;
-            (index, answered.unwrap_or(Answered { place: Place::Shed, ttft: None, usage: None }))
+            (index, answered.unwrap_or(Answered::nothing(Place::Shed)))
         });
     }
     let mut answers = tasks.join_all().await;

@@ -34,7 +34,7 @@ const PERSON_RATE: f64 = 0.3;
 const NOISE: f64 = 1.05;
 
 /// What is known of a request before it is asked.
-const UNANSWERED: Answered = Answered { place: Place::Local, ttft: None, usage: None };
+const UNANSWERED: Answered = Answered::nothing(Place::Local);
 
 /// One traffic, twice.
 #[derive(Clone, Debug, Serialize)]
@@ -222,8 +222,7 @@ impl Twice {
             // Far apart: in the simulation each is alone too.
             asked.at = Duration::from_secs(10 * times.len() as u64);
         }
-        let alone =
-            vec![Answered { place: Place::Local, ttft: None, usage: None }; load.asked.len()];
+        let alone = vec![Answered::nothing(Place::Local); load.asked.len()];
         let trace = self.recorded(&load, &alone).unwrap_or_default();
         let simulated: Outcome = replay(&trace, world, Policy::Local);
         let simulated = simulated.fates.iter().map(|fate| f64::from(fate.ttft_us) / 1e3);

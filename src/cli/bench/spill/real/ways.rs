@@ -107,12 +107,12 @@ impl Asking {
             }
             self.failed();
             if matches!(self.way, Way::Local) {
-                return Answered { place: Place::Shed, ttft: None, usage: None };
+                return Answered::nothing(Place::Shed);
             }
         }
         match self.providers[QUALIFIES].complete(request).await {
             Ok(stream) => read(stream, Place::Cloud(QUALIFIES), due).await,
-            Err(_) => Answered { place: Place::Shed, ttft: None, usage: None },
+            Err(_) => Answered::nothing(Place::Shed),
         }
     }
 
@@ -129,7 +129,7 @@ async fn by_weir(
     due: Instant,
 ) -> Answered {
     let Ok(placed) = dispatcher.dispatch(request).await else {
-        return Answered { place: Place::Shed, ttft: None, usage: None };
+        return Answered::nothing(Place::Shed);
     };
     let place = match &placed.route {
         Route::Cloud(name) => {
@@ -138,11 +138,12 @@ async fn by_weir(
         }
         _ => Place::Local,
     };
-    read(placed.stream, place, due).await
+    let predicted = placed.predicted_ttft;
+    Answered { predicted, ..read(placed.stream, place, due).await }
 }
 
 async fn read(mut stream: CompletionStream, place: Place, due: Instant) -> Answered {
-    let mut answered = Answered { place, ttft: None, usage: None };
+    let mut answered = Answered::nothing(place);
     while let Some(event) = stream.events.next().await {
         match event {
             Event::Chunk(_) | Event::Finished { .. } => {
