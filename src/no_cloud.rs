@@ -94,6 +94,10 @@ impl Provider {
         match self.0 {}
     }
 
+    pub fn region(&self) -> Option<Arc<str>> {
+        match self.0 {}
+    }
+
     pub fn limits(&self) -> Limits {
         match self.0 {}
     }

@@ -189,6 +189,11 @@ impl Provider {
         self.auth.sign(&mut head, &Bytes::new(), self.cloud_time())
     }
 
+    /// Where its last answer says that it was made; None: it does not say.
+    pub fn region(&self) -> Option<Arc<str>> {
+        self.whereabouts.told()
+    }
+
     /// What the provider last said is left of the row's quota.
     pub fn limits(&self) -> Limits {
         self.meter.limits(Instant::now())

@@ -2,9 +2,11 @@
 //! is not what its operator thinks it is.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::header::HeaderMap;
 
+use crate::completion::compliance::NAME_BYTES_MAX;
 use crate::completion::{Reason, Refusal};
 use crate::config::CloudConfig;
 
@@ -15,10 +17,13 @@ const HEADERS: [&str; 1] = ["x-ms-region"];
 #[derive(Debug, Default)]
 pub(super) struct Whereabouts {
     elsewhere: AtomicBool,
+    /// What the last answer said of where it was made.
+    told: Mutex<Option<Arc<str>>>,
 }
 
 impl Whereabouts {
-    /// Refuses while the row is not believed any more: until weir is started or configured anew.
+    /// Refuses while the row is not believed any more: until weir is started anew, or the row is
+    /// another one.
     pub(super) fn check(&self) -> Result<(), Refusal> {
         match self.elsewhere.load(Ordering::Relaxed) {
             true => Err(elsewhere()),
@@ -26,10 +31,16 @@ impl Whereabouts {
         }
     }
 
+    pub(super) fn told(&self) -> Option<Arc<str>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Takes the head of an answer; refuses where it names a region that `row` does not declare.
     pub(super) fn read(&self, row: &CloudConfig, headers: &HeaderMap) -> Result<(), Refusal> {
         let declared = &row.declared.regions;
         let told = HEADERS.iter().find_map(|name| headers.get(*name)?.to_str().ok());
+        let name = told.filter(|name| name.len() <= NAME_BYTES_MAX).map(Arc::from);
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = name;
         let Some(told) = told.filter(|_| !declared.is_empty()) else { return Ok(()) };
         if declared.iter().any(|region| plain(region).eq(plain(told))) {
             return Ok(());
@@ -72,7 +83,9 @@ mod tests {
         assert!(whereabouts.read(&row, &told("Anywhere")).is_ok(), "nothing was declared");
         row.declared.regions = ["eastus2"].into_iter().map(Into::into).collect();
         assert!(whereabouts.read(&row, &told("East US 2")).is_ok());
+        assert_eq!(whereabouts.told().as_deref(), Some("East US 2"));
         assert!(whereabouts.read(&row, &HeaderMap::new()).is_ok(), "nothing was told");
+        assert_eq!(whereabouts.told(), None);
         assert!(whereabouts.check().is_ok());
         let refused = whereabouts.read(&row, &told("West Europe")).unwrap_err();
         assert_eq!(refused.reason, Reason::CloudElsewhere);

@@ -147,12 +147,19 @@ fn a_cloud_is_tried_with_one_token() {
     let refusing = status(401, &[], r#"{"error":{"message":"no","code":"invalid_api_key"}}"#);
     let bad = clients.block_on(Cloud::always(vec![Step::Send(refusing)]));
     let price = "fim = \"chat\"\nprice = { input_usd_per_mtok = 1.0, output_usd_per_mtok = 2.0 }";
-    let config = file(&(row("good", &good, price) + &row("bad", &bad, "")));
+    let body = r#"{"choices":[{"index":0,"text":"x","finish_reason":"stop"}],
+        "usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
+    let headers = ["content-type: application/json", "x-ms-region: East US 2"];
+    let there = Cloud::always(vec![Step::Send(status(200, &headers, body))]);
+    let there = clients.block_on(there);
+    let rows = row("good", &good, price) + &row("bad", &bad, "") + &row("there", &there, "");
+    let config = file(&rows);
     let one = says(&["cloud", "test", "good"], config.path(), "");
     let cells = line(&one, "good");
     assert_eq!(cells[1..5], ["ok", "ok", "m", "chat"], "{one}");
     // Seven tokens in and one out.
-    assert_eq!(cells[6..], ["7,", "1", "0.000009"], "{one}");
+    assert_eq!(cells[5], "-", "it does not say where it is");
+    assert_eq!(cells[7..], ["7,", "1", "0.000009"], "{one}");
     assert!(!one.contains("bad"));
     let seen = good.seen().remove(0);
     assert_eq!((seen.path(), &seen.body["max_tokens"]), ("/v1/chat/completions", &1.into()));
@@ -161,9 +168,10 @@ fn a_cloud_is_tried_with_one_token() {
     let told = String::from_utf8(both.stdout).expect("text");
     assert!(!both.status.success());
     assert_eq!(line(&told, "good")[1], "ok");
+    assert_eq!(line(&told, "there")[1..6], ["ok", "ok", "m", "suffix", "East-US-2"], "{told}");
     assert_eq!(line(&told, "bad")[1..5], ["cloud_credentials", "refused", "m", "suffix"]);
     let complaint = String::from_utf8(both.stderr).expect("text");
-    assert!(complaint.contains("1 of 2 clouds failed"), "{complaint}");
+    assert!(complaint.contains("1 of 3 clouds failed"), "{complaint}");
     let none = complains(&["cloud", "test", "none"], config.path(), "");
     assert!(none.contains("there is no [[cloud]] none"), "{none}");
 }

@@ -45,7 +45,7 @@ async fn test(rows: &[CloudConfig]) -> Result<(), Failure> {
             failed += 1;
             complain(&format!("{}: {}", provider.row().name, chain(refusal)));
         }
-        lines.push(shown(provider.row(), &asked));
+        lines.push(shown(provider, &asked));
     }
     say(&table(&lines, LEFT))?;
     match failed {
@@ -86,12 +86,13 @@ async fn ready(provider: &Provider) -> Result<(), Refusal> {
     }
 }
 
-const HEAD: [&str; 8] =
-    ["cloud", "verdict", "auth", "model", "fim", "ttft ms", "tokens in, out", "usd"];
+const HEAD: [&str; 9] =
+    ["cloud", "verdict", "auth", "model", "fim", "region", "ttft ms", "tokens in, out", "usd"];
 /// Columns of names.
-const LEFT: usize = 5;
+const LEFT: usize = 6;
 
-fn shown(row: &CloudConfig, asked: &Result<Answered, Refusal>) -> Vec<String> {
+fn shown(provider: &Provider, asked: &Result<Answered, Refusal>) -> Vec<String> {
+    let row = provider.row();
     let dash = || "-".to_owned();
     let verdict = asked.as_ref().err().map_or_else(|| "ok".into(), |no| no.reason.code());
     let answered = asked.as_ref().ok();
@@ -103,6 +104,7 @@ fn shown(row: &CloudConfig, asked: &Result<Answered, Refusal>) -> Vec<String> {
         auth(asked).into(),
         row.model.to_string(),
         fim(&row.fim),
+        provider.region().map_or_else(dash, |region| region.replace(' ', "-")),
         answered.map_or_else(dash, |got| format!("{:.0}", got.ttft.as_secs_f64() * 1e3)),
         answered.map_or_else(dash, |got| tokens(&got.usage)),
         answered.and_then(|got| cost(&got.usage)).unwrap_or_else(dash),
