@@ -19,7 +19,7 @@ use super::message::{
     Command, SequenceEvent, SequenceId, SequenceRules, SequenceSpec, Submission, events_max,
 };
 use super::place::{Place, Places};
-use super::predict::{Predictor, Work};
+use super::predict::Predictor;
 use super::prompt::{Prompt, Prompts};
 use super::saturation::Saturation;
 use crate::completion::{
@@ -236,15 +236,14 @@ impl EngineHandle {
         let prompt = self.tokenise(&request).await?;
         let uncached = self.uncached(request.tenant, &prompt);
         places[0].announce(uncached);
-        let before = self.saturation().work_before(places.len(), uncached);
-        let prefill_ms = before.prefill_ms + self.saturation().own_work_ms(uncached);
-        let work = Work { prefill_ms, ..before };
-        Ok(Prepared { request, prompt, rules, places, work, since: Instant::now() })
+        let before = self.saturation().work_before_ms(places.len(), uncached);
+        let work_ms = before + self.saturation().own_work_ms(uncached);
+        Ok(Prepared { request, prompt, rules, places, work_ms, since: Instant::now() })
     }
 
     /// From when a request was prepared until its first text.
     pub fn predicted_ttft(&self, prepared: &Prepared) -> Duration {
-        self.time_of(prepared.work)
+        self.time_of(prepared.work_ms)
     }
 
     /// The same for a request that would come now and gets no place.
@@ -254,12 +253,12 @@ impl EngineHandle {
     ) -> Result<Duration, Refusal> {
         self.check_open(request)?;
         let prompt = self.tokenise(request).await?;
-        let uncached = self.uncached(request.tenant, &prompt);
-        Ok(self.time_of(self.saturation().work_of(uncached)))
+        let own = self.saturation().own_work_ms(self.uncached(request.tenant, &prompt));
+        Ok(self.time_of(self.saturation().work_ahead_ms() + own))
     }
 
-    fn time_of(&self, work: Work) -> Duration {
-        Duration::try_from_secs_f64(self.shared.predictor.ms(work) / 1e3).unwrap_or_default()
+    fn time_of(&self, work_ms: f64) -> Duration {
+        Duration::try_from_secs_f64(self.shared.predictor.ms(work_ms) / 1e3).unwrap_or_default()
     }
 
     /// Prompt tokens that will have to be computed; at least the last one.
@@ -271,9 +270,9 @@ impl EngineHandle {
 
     /// Sends the choices of a request, each its own sequence.
     pub fn start(&self, prepared: Prepared) -> Result<CompletionStream, Refusal> {
-        let Prepared { request, prompt, rules, places, work, since } = prepared;
+        let Prepared { request, prompt, rules, places, work_ms, since } = prepared;
         let truncated = prompt.truncated;
-        let watch = Watch { work, since };
+        let watch = Watch { work_ms, since };
         let answer = self.submit(&request, prompt, rules, places)?.with_watch(watch);
         let model = Arc::clone(&self.shared.model);
         Ok(CompletionStream { model, truncated, events: Box::pin(answer) })
@@ -336,14 +335,14 @@ pub struct Prepared {
     prompt: Prompt,
     rules: SequenceRules,
     places: Vec<Place>,
-    /// Until its first text.
-    work: Work,
+    /// Milliseconds of work until its first text.
+    work_ms: f64,
     since: Instant,
 }
 
 /// What is to be learnt from the first text.
 struct Watch {
-    work: Work,
+    work_ms: f64,
     since: Instant,
 }
 
@@ -396,8 +395,8 @@ impl Answer {
 
     /// The first text is there.
     fn begun(&mut self) {
-        if let Some(Watch { work, since }) = self.watch.take() {
-            self.shared.predictor.observe(work, since.elapsed().as_secs_f64() * 1e3);
+        if let Some(Watch { work_ms, since }) = self.watch.take() {
+            self.shared.predictor.observe(work_ms, since.elapsed().as_secs_f64() * 1e3);
         }
     }
 

@@ -55,7 +55,7 @@ pub use self::blocks::BlockCounts;
 pub use self::handle::{EngineHandle, Prepared};
 pub use self::memory::{MemoryPlan, MemoryWish, available_memory, plan_memory};
 pub(crate) use self::message::SequenceId;
-pub(crate) use self::predict::{Predictor, Work};
+pub(crate) use self::predict::Predictor;
 pub(crate) use self::rates::Rates;
 pub(crate) use self::saturation::Load;
 pub use self::saturation::Saturation;

@@ -1,177 +1,109 @@
 //! When a request that came now would have its first text.
 //!
-//! What is known of it is [`Work`]: prompts to be computed before it and its own, and sequences
-//! that must end before it has a slot. How long that takes in the end, with steps that are shared,
-//! waits that overlap and a first text that needs more than a first token, is learnt from the
-//! requests before it: least squares over the latest of them, older ones forgotten bit by bit.
+//! What is known of it is work: that ahead of it and its own. How long that takes in the end, with
+//! steps that are shared and a first text that needs more than a first token, is learnt from the
+//! requests before it: a line through the latest (work, time) pairs.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What of the old is kept with each new request: half of what is known dates from the last 35.
-const KEPT: f64 = 0.98;
-/// Requests before what was learnt is believed; until then time is work.
-const REQUESTS_MIN: u32 = 8;
-/// A request further off than this, in multiples of what was predicted, says that something else
+/// Weight of one more pair: the line follows a machine that changes its speed within some 50.
+const WEIGHT: f64 = 0.04;
+/// Pairs before the line is believed; until then time is work.
+const PAIRS_MIN: u32 = 8;
+/// A slope beyond these is noise.
+const SLOPE: std::ops::RangeInclusive<f64> = 0.3..=3.0;
+/// A pair further off than this, in multiples of what was predicted, says that something else
 /// happened (the machine slept), and weighs as if it were not further.
 const OFF_MAX: f64 = 4.0;
 /// Slack of that bound for short times, in milliseconds.
 const OFF_SLACK_MS: f64 = 50.0;
-/// Unit of all numbers in the sums, so that they are near 1.
-const UNIT_MS: f64 = 100.0;
-/// How little is known at the beginning: of a constant part, of a factor of prefill, and of one of
-/// waiting for ends.
-const UNKNOWN: [f64; N] = [0.25, 0.5, 0.5];
-const N: usize = 3;
 
-/// Milliseconds of work until a request's first text, by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Work {
-    /// Prompts before it, its own, and the step of its first token.
-    pub(crate) prefill_ms: f64,
-    /// Until enough sequences have ended.
-    pub(crate) ends_ms: f64,
-}
-
-impl Work {
-    pub(crate) fn total_ms(self) -> f64 {
-        self.prefill_ms + self.ends_ms
-    }
-
-    fn terms(self) -> [f64; N] {
-        [1.0, self.prefill_ms / UNIT_MS, self.ends_ms / UNIT_MS]
-    }
-}
-
-/// From work to milliseconds of time.
+/// From milliseconds of work to milliseconds of time.
 #[derive(Debug, Default)]
-pub(crate) struct Predictor(Mutex<Learnt>);
+pub(crate) struct Predictor(Mutex<Line>);
 
-/// Recursive least squares: the factors, and how well each is known.
-#[derive(Clone, Copy, Debug)]
-struct Learnt {
-    requests: u32,
-    factors: [f64; N],
-    /// Covariance of the factors, up to a scale.
-    unknown: [[f64; N]; N],
-}
-
-impl Default for Learnt {
-    /// Time is work.
-    fn default() -> Self {
-        let mut unknown = [[0.0; N]; N];
-        for (place, much) in UNKNOWN.into_iter().enumerate() {
-            unknown[place][place] = much;
-        }
-        Self { requests: 0, factors: [0.0, 1.0, 1.0], unknown }
-    }
+/// Exponentially weighted means.
+#[derive(Clone, Copy, Debug, Default)]
+struct Line {
+    pairs: u32,
+    work: f64,
+    time: f64,
+    work_work: f64,
+    work_time: f64,
 }
 
 impl Predictor {
-    pub(crate) fn ms(&self, work: Work) -> f64 {
-        self.learnt().ms(work)
+    pub(crate) fn ms(&self, work_ms: f64) -> f64 {
+        self.line().ms(work_ms)
     }
 
     /// A request with so much work had its first text after so long.
-    pub(crate) fn observe(&self, work: Work, took_ms: f64) {
-        let mut learnt = self.learnt();
-        let most = learnt.ms(work) * OFF_MAX + OFF_SLACK_MS;
-        learnt.take(work.terms(), took_ms.min(most) / UNIT_MS);
+    pub(crate) fn observe(&self, work_ms: f64, took_ms: f64) {
+        let mut line = self.line();
+        let predicted = line.ms(work_ms);
+        let most = predicted * OFF_MAX + OFF_SLACK_MS;
+        line.take(work_ms, took_ms.min(most));
     }
 
-    fn learnt(&self) -> MutexGuard<'_, Learnt> {
+    fn line(&self) -> MutexGuard<'_, Line> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Learnt {
-    fn ms(&self, work: Work) -> f64 {
-        if self.requests < REQUESTS_MIN {
-            return work.total_ms();
-        }
-        (dot(&self.factors, &work.terms()) * UNIT_MS).max(0.0)
+impl Line {
+    fn take(&mut self, work: f64, time: f64) {
+        self.pairs = self.pairs.saturating_add(1);
+        // The first ones are all that is known, and weigh alike.
+        let weight = WEIGHT.max(1.0 / f64::from(self.pairs));
+        let mean = |old: &mut f64, new: f64| *old += weight * (new - *old);
+        mean(&mut self.work, work);
+        mean(&mut self.time, time);
+        mean(&mut self.work_work, work * work);
+        mean(&mut self.work_time, work * time);
     }
 
-    fn take(&mut self, terms: [f64; N], time: f64) {
-        self.requests = self.requests.saturating_add(1);
-        let spread: [f64; N] = std::array::from_fn(|row| dot(&self.unknown[row], &terms));
-        let scale = KEPT + dot(&spread, &terms);
-        let error = time - dot(&self.factors, &terms);
-        for (factor, gain) in self.factors.iter_mut().zip(spread) {
-            *factor += gain / scale * error;
+    fn ms(&self, work: f64) -> f64 {
+        if self.pairs < PAIRS_MIN {
+            return work;
         }
-        // What is forgotten without anything new to learn would grow without end: a factor is
-        // never less known than at the beginning.
-        for row in 0..N {
-            for column in 0..N {
-                let known = self.unknown[row][column] - spread[row] * spread[column] / scale;
-                self.unknown[row][column] = known / KEPT;
-            }
-        }
-        for place in 0..N {
-            let too_much = self.unknown[place][place] / UNKNOWN[place];
-            if too_much > 1.0 {
-                let by = too_much.sqrt();
-                for other in 0..N {
-                    self.unknown[place][other] /= by;
-                    self.unknown[other][place] /= by;
-                }
-            }
-        }
+        let spread = self.work_work - self.work * self.work;
+        let shared = self.work_time - self.work * self.time;
+        // Requests that are all alike tell a sum, and no slope: then the excess is not scaled.
+        let told = spread > (0.05 * self.work).powi(2).max(1.0);
+        let slope = if told { shared / spread } else { 1.0 };
+        let slope = slope.clamp(*SLOPE.start(), *SLOPE.end());
+        (self.time + slope * (work - self.work)).max(0.0)
     }
-}
-
-fn dot(a: &[f64; N], b: &[f64; N]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn work(prefill_ms: f64, ends_ms: f64) -> Work {
-        Work { prefill_ms, ends_ms }
-    }
-
     #[test]
-    fn it_learns_what_each_kind_takes_and_follows_a_change() {
+    fn it_learns_a_line_and_follows_a_new_one() {
         let predictor = Predictor::default();
-        assert_eq!(predictor.ms(work(60.0, 40.0)), 100.0, "nothing is known: time is work");
-        let kinds = |round: u32| work(f64::from(round % 10) * 30.0, f64::from(round % 7) * 20.0);
+        assert_eq!(predictor.ms(100.0), 100.0, "nothing is known: time is work");
         for round in 0..400 {
-            let work = kinds(round);
-            predictor.observe(work, 12.0 + 1.4 * work.prefill_ms + 0.6 * work.ends_ms);
+            let work = f64::from(round % 10) * 30.0;
+            predictor.observe(work, 12.0 + 1.4 * work);
         }
-        let near = |of: Work, ms: f64| {
-            let told = predictor.ms(of);
-            assert!((told - ms).abs() < 3.0, "{of:?}: {told} for {ms}");
-        };
-        near(work(0.0, 0.0), 12.0);
-        near(work(200.0, 0.0), 292.0);
-        near(work(0.0, 100.0), 72.0);
-        for round in 0..400 {
-            let work = kinds(round);
-            predictor.observe(work, 30.0 + 2.0 * work.prefill_ms + 0.9 * work.ends_ms);
+        assert!((predictor.ms(0.0) - 12.0).abs() < 2.0, "{}", predictor.ms(0.0));
+        assert!((predictor.ms(200.0) - 292.0).abs() < 5.0, "{}", predictor.ms(200.0));
+        for round in 0..200 {
+            let work = f64::from(round % 10) * 30.0;
+            predictor.observe(work, 30.0 + 2.0 * work);
         }
-        near(work(200.0, 100.0), 520.0);
+        assert!((predictor.ms(200.0) - 430.0).abs() < 10.0, "{}", predictor.ms(200.0));
     }
 
     #[test]
     fn one_bad_moment_does_not_spoil_it() {
         let predictor = Predictor::default();
         for _ in 0..100 {
-            predictor.observe(work(50.0, 0.0), 60.0);
+            predictor.observe(50.0, 60.0);
         }
-        predictor.observe(work(50.0, 0.0), 60_000.0);
-        assert!(predictor.ms(work(50.0, 0.0)) < 90.0, "{}", predictor.ms(work(50.0, 0.0)));
-    }
-
-    #[test]
-    fn what_never_varies_is_not_forgotten_into_noise() {
-        let predictor = Predictor::default();
-        for _ in 0..100_000 {
-            predictor.observe(work(20.0, 0.0), 25.0);
-        }
-        let told = predictor.ms(work(40.0, 60.0));
-        assert!((60.0..160.0).contains(&told), "{told} for what was never seen");
+        predictor.observe(50.0, 60_000.0);
+        assert!(predictor.ms(50.0) < 75.0, "{}", predictor.ms(50.0));
     }
 }

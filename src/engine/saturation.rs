@@ -16,7 +16,6 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::blocks::BlockCounts;
-use super::predict::Work;
 
 /// The published state of the engine. Written by its thread after every step and by each
 /// arrival; the numbers are read one by one, so two of them may be a step apart.
@@ -58,28 +57,23 @@ impl Saturation {
 
     /// Milliseconds of work ahead of a new request.
     pub fn work_ahead_ms(&self) -> f64 {
-        self.work_before(0, 0).total_ms()
+        self.work_before_ms(0, 0)
     }
 
-    /// The work ahead of one that is counted already, with so many sequences and prompt tokens.
-    pub(super) fn work_before(&self, sequences: usize, tokens: usize) -> Work {
+    /// Milliseconds of work ahead of one that is counted already, with so many sequences and
+    /// prompt tokens.
+    pub(super) fn work_before_ms(&self, sequences: usize, tokens: usize) -> f64 {
         let prefill_tokens = get(&self.prefill_tokens) + get(&self.arriving_tokens);
         let prefill_tokens = prefill_tokens.saturating_sub(tokens);
         let sequences = (self.running() + self.waiting()).saturating_sub(sequences);
         let ends_first = (sequences + 1).saturating_sub(get(&self.seats));
         let prefill_ms = prefill_tokens as f64 * self.prefill_wait_ms.get();
         let ends_ms = ends_first as f64 * self.sequence_tokens.get() * self.decode_token_ms.get();
-        Work { prefill_ms, ends_ms }
-    }
-
-    /// The work until the first text of one that would come now, with so many prompt tokens.
-    pub(crate) fn work_of(&self, tokens: usize) -> Work {
-        let ahead = self.work_before(0, 0);
-        Work { prefill_ms: ahead.prefill_ms + self.own_work_ms(tokens), ..ahead }
+        prefill_ms + ends_ms
     }
 
     /// Milliseconds that so many prompt tokens and the step of a first token take beside what runs.
-    pub(super) fn own_work_ms(&self, tokens: usize) -> f64 {
+    pub(crate) fn own_work_ms(&self, tokens: usize) -> f64 {
         let step_rows = (self.running() + 1).min(get(&self.slots));
         tokens as f64 * self.prefill_wait_ms.get() + step_rows as f64 * self.decode_token_ms.get()
     }

@@ -12,7 +12,7 @@ use super::sessions::Sessions;
 use super::speed::{BoxSpeed, PassTimes};
 use super::trace::Arrival;
 use crate::engine::{
-    Load, Predictor, Rank, Rates, Saturation, SequenceId, StepRows, TOKENS_PER_TURN, Work,
+    Load, Predictor, Rank, Rates, Saturation, SequenceId, StepRows, TOKENS_PER_TURN,
 };
 
 /// How many of a stride's equal passes the engine's averages are told of; so many make an average
@@ -60,7 +60,7 @@ struct Waiting {
     /// Prompt tokens found in the cache.
     cached: u32,
     /// Milliseconds of work until its first token, as it came.
-    work: Work,
+    work_ms: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +68,7 @@ struct Running {
     request: u32,
     arrival: Arrival,
     rank: Rank,
-    work: Work,
+    work_ms: f64,
     /// Prompt tokens in the KV memory,
     computed: u32,
     /// those of this pass,
@@ -178,13 +178,14 @@ impl SimulatedBox {
 
     /// The time to first token of a request that came now, as the engine would predict it.
     pub(super) fn predicted(&self, arrival: &Arrival) -> Duration {
-        let ms = self.predictor.ms(self.work(arrival));
+        let ms = self.predictor.ms(self.work_ms(arrival));
         Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default()
     }
 
-    fn work(&self, arrival: &Arrival) -> Work {
+    fn work_ms(&self, arrival: &Arrival) -> f64 {
         let cached = self.sessions.found(arrival.session, arrival.cached_tokens);
-        self.saturation.work_of((arrival.prompt_tokens - cached) as usize)
+        let own = self.saturation.own_work_ms((arrival.prompt_tokens - cached) as usize);
+        self.saturation.work_ahead_ms() + own
     }
 
     /// When the next pass, or row of equal passes, is over; None: nothing runs.
@@ -200,8 +201,8 @@ impl SimulatedBox {
         }
         let rank = Rank::new(SequenceId(u64::from(request)), arrival.priority);
         let cached = self.sessions.found(arrival.session, arrival.cached_tokens);
-        let work = self.work(arrival);
-        let waiting = Waiting { request, arrival: *arrival, rank, cached, work };
+        let work_ms = self.work_ms(arrival);
+        let waiting = Waiting { request, arrival: *arrival, rank, cached, work_ms };
         self.saturation.arriving(1, waiting.to_compute());
         self.arriving.push(waiting);
         match &mut self.stride {
@@ -264,7 +265,7 @@ impl SimulatedBox {
         }
         progress.push(Progress::First(running.request));
         let took_ms = (now_ns - running.arrival.at_ns) as f64 / 1e6;
-        self.predictor.observe(running.work, took_ms);
+        self.predictor.observe(running.work_ms, took_ms);
         let arrival = running.arrival;
         self.sessions.keep(arrival.session, arrival.prompt_tokens);
         let more = running.arrival.output_tokens - 1;
@@ -333,13 +334,13 @@ impl SimulatedBox {
             };
             let waiting = self.waiting.remove(&rank).expect("it was found there");
             self.waiting_tokens -= waiting.to_compute();
-            let Waiting { request, arrival, rank, work, .. } = waiting;
+            let Waiting { request, arrival, rank, work_ms, .. } = waiting;
             let computed = self.sessions.found(arrival.session, arrival.cached_tokens);
             self.running.push(Running {
                 request,
                 arrival,
                 rank,
-                work,
+                work_ms,
                 computed,
                 rows: 0,
                 passes_left: 1,
