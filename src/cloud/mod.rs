@@ -17,6 +17,8 @@ mod fault;
 mod frames;
 #[cfg(feature = "google")]
 mod google;
+#[cfg(test)]
+mod hostile;
 mod limits;
 #[cfg(feature = "oci")]
 mod oci;

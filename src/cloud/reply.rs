@@ -11,6 +11,9 @@ use super::frames::Message;
 use super::wires::{Reader, Said};
 use crate::completion::{CompletionRequest, Event, FimInput, Refusal, Usage};
 
+/// More than the largest context holds: no count, and nothing to settle a bill by.
+const TOKENS_MAX: u64 = 16 * 1024 * 1024;
+
 /// What one part of an answer did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -82,7 +85,7 @@ impl Reply {
     }
 
     fn said(&mut self, said: Said, out: &mut VecDeque<Event>) -> Result<Progress, Refusal> {
-        self.usage = said.usage.or(self.usage);
+        self.usage = said.usage.filter(is_believable).or(self.usage);
         let mut progress = Progress::Nothing;
         for part in said.parts {
             let choice = self
@@ -101,4 +104,9 @@ impl Reply {
         }
         Ok(if said.done { Progress::Done } else { progress })
     }
+}
+
+fn is_believable(usage: &Usage) -> bool {
+    let Usage { prompt_tokens, cached_tokens, completion_tokens } = *usage;
+    [prompt_tokens, cached_tokens, completion_tokens].iter().all(|tokens| *tokens <= TOKENS_MAX)
 }

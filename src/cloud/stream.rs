@@ -21,6 +21,8 @@ const TOKEN_BYTES_MAX: usize = 4 * 1024;
 const EXTRA_BYTES_MAX: usize = 1024 * 1024;
 /// After the last choice ended: how long usage, and then the end of the body, is waited for.
 const TAIL_WAIT: Duration = Duration::from_millis(500);
+/// Behind an answer that is over: a mark of the end, and a trailer or two.
+const DRAINED_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of a whole answer.
 pub(super) fn bytes_max(max_tokens: u32, n: u32) -> usize {
@@ -242,7 +244,12 @@ impl Reading {
         if let Some((mut body, permit)) = self.open.take() {
             tokio::spawn(timeout(TAIL_WAIT, async move {
                 let _permit = permit;
-                while let Some(Ok(_)) = body.frame().await {}
+                let mut left = DRAINED_BYTES_MAX;
+                while let Some(Ok(frame)) = body.frame().await {
+                    let bytes = frame.data_ref().map_or(0, Bytes::len);
+                    let Some(fewer) = left.checked_sub(bytes) else { return };
+                    left = fewer;
+                }
             }));
         }
         self.complete();

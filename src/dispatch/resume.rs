@@ -98,7 +98,8 @@ impl<L: Local, C: Backend + Quote> Resuming<L, C> {
                 }
                 Event::Usage(usage) => {
                     self.over = true;
-                    let completion_tokens = usage.completion_tokens + self.tokens_before;
+                    let completion_tokens =
+                        usage.completion_tokens.saturating_add(self.tokens_before);
                     return Some(Event::Usage(Usage { completion_tokens, ..usage }));
                 }
                 other => return Some(other),

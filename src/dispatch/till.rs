@@ -176,10 +176,10 @@ impl Charge {
         CompletionStream { events: Box::pin(events), ..stream }
     }
 
-    /// A cloud that reports no tokens at all has reported nothing.
+    /// A cloud that does not report the prompt has reported nothing: tokens of the completion
+    /// alone are our own count of what came.
     fn answered(mut self, usage: &Usage) {
-        let reported = usage.prompt_tokens > 0 || usage.completion_tokens > 0;
-        if reported {
+        if usage.prompt_tokens > 0 {
             self.entry.usage = Some(*usage);
             self.entry.cost =
                 Some(self.price.as_ref().map_or(Money::ZERO, |price| price.actual(usage)));

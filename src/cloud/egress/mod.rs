@@ -231,7 +231,7 @@ impl Builder {
 
     #[cfg(test)]
     fn speaks_tls(&self) -> bool {
-        self.network.is_none()
+        self.network.as_ref().is_none_or(memory::Network::speaks_tls)
     }
 
     #[cfg(not(test))]

@@ -10,6 +10,8 @@ use crate::cloud::frames::{Frames, Malformed, Message};
 /// One line, and so one event.
 const LINE_MAX: usize = 256 * 1024;
 
+const BOM: &[u8] = b"\xEF\xBB\xBF";
+
 const LINE: Malformed = Malformed("a line of the event stream is longer than 256 KiB");
 const UTF8: Malformed = Malformed("the event stream is not UTF-8");
 
@@ -17,6 +19,8 @@ const UTF8: Malformed = Malformed("the event stream is not UTF-8");
 pub(super) struct Lines {
     /// The current line so far, without its end.
     line: Vec<u8>,
+    /// A first line was seen, so a byte order mark is no longer one.
+    begun: bool,
 }
 
 impl Frames for Lines {
@@ -25,7 +29,10 @@ impl Frames for Lines {
         while let Some(end) = bytes.iter().position(|b| matches!(b, b'\n' | b'\r')) {
             self.extend(&bytes[..end])?;
             bytes = &bytes[end + 1..];
-            if let Some(data) = self.line.strip_prefix(b"data:") {
+            let mark: &[u8] = if self.begun { b"" } else { BOM };
+            self.begun = true;
+            let line = self.line.strip_prefix(mark).unwrap_or(&self.line);
+            if let Some(data) = line.strip_prefix(b"data:") {
                 let data = std::str::from_utf8(data).map_err(|_| UTF8)?.trim().to_owned();
                 out.push_back(Message { data, ..Message::default() });
             }

@@ -83,7 +83,7 @@ struct Event {
 #[serde(untagged)]
 enum Spoken {
     Parts { content: Option<Vec<Content>> },
-    Sentence(serde::de::IgnoredAny),
+    Sentence(String),
 }
 
 #[derive(Deserialize)]
@@ -121,7 +121,8 @@ impl From<&WireUsage> for Usage {
 impl Event {
     /// None: it tells an error. The last event of a stream of Cohere's repeats the whole text.
     fn said(self, streamed: bool) -> Result<Option<Said>, Refusal> {
-        if self.code.is_some() || self.error.is_some() {
+        let sentence = matches!(&self.message, Some(Spoken::Sentence(text)) if !text.is_empty());
+        if sentence || self.code.is_some() || self.error.is_some() {
             return Ok(None);
         }
         let repeats = streamed && self.finish_reason.is_some();

@@ -41,7 +41,12 @@ impl Reader for Reading {
         // serde's message may quote the answer, which is the user's text.
         let body = serde_json::from_str(&message.data)
             .map_err(|error| garbage(&format!("no candidates at column {}", error.column())))?;
-        self.body(body)
+        let said = self.body(body)?;
+        // Whatever else it holds, it must not pass for an event without text.
+        match message.event.as_str() {
+            "error" => Err(garbage("an error event")),
+            _ => Ok(said),
+        }
     }
 
     fn whole(&mut self, body: &[u8]) -> Result<Said, Refusal> {
