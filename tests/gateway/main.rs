@@ -13,6 +13,7 @@ mod cache;
 mod canaries;
 mod clients;
 mod cloud;
+mod hostile;
 mod independence;
 mod ledger;
 mod offline;
