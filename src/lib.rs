@@ -9,6 +9,10 @@
 
 #![forbid(unsafe_code)]
 
+// What the tests of the library and of the gateway share speaks of it by name.
+#[cfg(test)]
+extern crate self as weir;
+
 pub mod api;
 pub mod app;
 pub mod cli;

@@ -5,23 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::script::outcome::{Said, check, limit};
+use super::script::client::{ask, load, request};
+use super::script::outcome::{check, limit};
 use super::script::table::{Ask, Phase};
 use super::script::upstream::{Act, Conduct, End, serve};
-use super::script::wires::{WIRES, Wire};
+use super::script::wires::WIRES;
 use super::script::{Pace, Scene, TEXTS};
 use crate::cloud::egress::Egress;
 use crate::cloud::egress::memory::{Listener, Network};
-use crate::cloud::{Provider, reached_by};
-use crate::completion::{
-    Backend, ChatMessage, CompletionRequest, Event, FimInput, FinishReason, Input,
-};
-use crate::config::services::aws::{AwsBase, AwsKeys};
-use crate::config::{CloudConfig, CloudService, Config, Overrides, Secret};
+use crate::cloud::reached_by;
+use crate::config::CloudConfig;
 use crate::policy::peer::Instance;
 
 /// Those of a row that says nothing else, but for the first text.
@@ -62,69 +58,6 @@ impl Rows {
         (row.connect_timeout, row.first_token_timeout, row.idle_timeout) = (connect, first, idle);
         row
     }
-}
-
-fn load(wire: &Wire) -> CloudConfig {
-    use std::os::unix::fs::PermissionsExt;
-    let folder = tempfile::tempdir().expect("a folder");
-    let (key, file) = (folder.path().join("key"), folder.path().join("weir.toml"));
-    std::fs::write(&key, wire.key()).expect("written");
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("ours");
-    let url = format!("http://{AUTHORITY}{}", wire.base_path);
-    let toml = wire.toml(&url, &key.display().to_string());
-    std::fs::write(&file, &toml).expect("written");
-    let loaded = Config::load(Some(&file), Overrides::default());
-    let (config, _) = loaded.unwrap_or_else(|said| panic!("{said:?}\n{toml}"));
-    let mut row = config.clouds.into_iter().next().expect("a row");
-    if let CloudService::Aws(aws) = &mut row.service {
-        // Where its keys come from is read from the environment, which belongs to all tests.
-        let keys = AwsKeys { id: "AKIA".into(), secret: Secret::new("secret"), token: None };
-        let credentials = &mut Arc::make_mut(aws).credentials;
-        credentials.as_mut().expect("it signs").base = AwsBase::Keys(keys);
-    }
-    row
-}
-
-fn request(scene: &Scene<'_>, ask: Ask) -> Arc<CompletionRequest> {
-    let much = matches!(ask, Ask::Much | Ask::Slowly) && scene.phase == Phase::Sending;
-    let before = if much { "x".repeat(256 * 1024) } else { "fn main() {".to_owned() };
-    let input = match scene.wire.chats {
-        true => Input::Chat(vec![ChatMessage { role: "user".into(), content: before }]),
-        false => Input::Fim(FimInput { prefix: before, suffix: "}".into(), ..FimInput::default() }),
-    };
-    let mut request = CompletionRequest::greedy("req-1", input, 64);
-    match ask {
-        Ask::Two => request.n = 2,
-        Ask::Stop => request.stop.strings = vec!["STOP".into()],
-        Ask::Deadline => request.deadline = Some(Instant::now() + scene.pace.first / 2),
-        Ask::Plain | Ask::Much | Ask::Slowly => {}
-    }
-    Arc::new(request)
-}
-
-/// What a provider makes of one request.
-async fn ask(provider: &Provider, request: Arc<CompletionRequest>) -> Said {
-    let began = Instant::now();
-    let mut said = Said { texts: vec![String::new(); request.n as usize], ..Said::default() };
-    match provider.complete(request).await {
-        Err(refusal) => said.refused(refusal.reason.code(), refusal.retry_after),
-        Ok(mut stream) => {
-            while let Some(event) = stream.events.next().await {
-                said.events += 1;
-                match event {
-                    Event::Chunk(chunk) => said.text(chunk.choice, chunk.as_str()),
-                    Event::Finished { choice, reason } => {
-                        said.finished(choice, reason == FinishReason::ContentFilter);
-                    }
-                    Event::Usage(usage) => said.used(usage.prompt_tokens, usage.completion_tokens),
-                    Event::Failed(refusal) => said.failed(refusal.reason.code()),
-                    Event::Prompt { .. } => panic!("no cloud echoes"),
-                }
-            }
-        }
-    }
-    said.took = began.elapsed();
-    said
 }
 
 async fn listen(mut listener: Listener, conduct: Conduct) {

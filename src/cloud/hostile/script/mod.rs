@@ -1,9 +1,10 @@
-//! What a hostile upstream does, and what has to come of it. Nothing here knows the client: the
-//! cells run over pipes in virtual time, and over loopback.
+//! What a hostile upstream does, and what has to come of it. Nothing here knows what bytes travel
+//! on: the cells run over pipes in virtual time, and in the tests of the gateway over loopback.
 //!
 //! [`table`] is the one list of faults; [`wires`] says honestly, in each API's words, what
 //! [`faults`] spoil; [`upstream`] plays it to a connection.
 
+pub(crate) mod client;
 pub(crate) mod errors;
 pub(crate) mod faults;
 pub(crate) mod frames;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use weir::completion::Refusal;
+
 use super::table::{Ask, Outcome, Text};
 use super::{PROMPT_TOKENS, Scene, TEXTS};
 
@@ -30,9 +32,15 @@ impl Said {
         self.usage.is_some() || !self.codes.is_empty()
     }
 
-    pub(crate) fn refused(&mut self, code: String, retry_after: Option<Duration>) {
-        self.retry_after = retry_after;
-        self.codes.push(code);
+    /// Nothing yet, of so many choices.
+    pub(crate) fn of(n: u32) -> Self {
+        Self { texts: vec![String::new(); n as usize], ..Self::default() }
+    }
+
+    /// No stream at all.
+    pub(crate) fn refused(n: u32, refusal: &Refusal) -> Self {
+        let codes = vec![refusal.reason.code()];
+        Self { codes, retry_after: refusal.retry_after, ..Self::of(n) }
     }
 
     pub(crate) fn text(&mut self, choice: u32, text: &str) {

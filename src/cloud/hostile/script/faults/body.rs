@@ -176,7 +176,9 @@ pub(crate) fn empty_texts(scene: &Scene<'_>) -> Vec<Act> {
 }
 
 pub(crate) fn flood_of_nothing(scene: &Scene<'_>) -> Vec<Act> {
-    let many = chunk(&scene.wire.text(0, "").repeat(100));
+    let mut text = scene.wire.text_of(0, &json!(""));
+    text["pad"] = json!("x".repeat(4096));
+    let many = chunk(&scene.wire.message(&text));
     at_last(scene, Act::Repeat(many, Duration::ZERO))
 }
 
