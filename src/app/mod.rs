@@ -28,6 +28,7 @@ use crate::engine::{EngineHandle, Prepared};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::ledger::{BudgetError, Ledger};
 use crate::money::Asked;
+use crate::policy::Rules;
 use crate::policy::peer::Instance;
 use crate::telemetry::Telemetry;
 
@@ -75,9 +76,9 @@ pub async fn start(config: Config) -> Result<App, StartError> {
         loading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
     let telemetry = Telemetry::new();
-    let terms = ledger::terms(&config)?;
-    let ledger = ledger::open(&config, terms, telemetry.clone());
-    let ledger = ledger.await.map_err(StartError::Ledger)?;
+    let rules = config.policy.rules();
+    let safeguards = safeguards(&config, &rules, telemetry.clone()).await?;
+    let ledger = safeguards.ledger.clone();
     let facts = local.facts().clone();
     let unwritten = local.take_unwritten();
     let engine = local.start(telemetry.clone());
@@ -85,10 +86,6 @@ pub async fn start(config: Config) -> Result<App, StartError> {
         tokio::spawn(keep(unwritten, engine.clone()));
     }
     let clouds = clouds.into_iter().map(target).collect();
-    let rules = config.policy.rules();
-    let tenants = rules.tenants.iter().map(|tenant| tenant.name.clone()).collect();
-    let safeguards =
-        Safeguards { scanner: config.policy.scanner(), ledger: ledger.clone(), tenants };
     let (overflow, counting) = (&config.overflow, telemetry.clone());
     let rooms = Rooms {
         card: card(&facts),
@@ -107,6 +104,18 @@ pub async fn start(config: Config) -> Result<App, StartError> {
     let going_down = CancellationToken::new();
     let server = tokio::spawn(api::serve(listeners, api, going_down.clone().cancelled_owned()));
     Ok(App { addresses, facts, engine, ledger, telemetry, going_down, server })
+}
+
+/// What stands before the clouds. Opens the ledger, if there is to be one.
+pub(crate) async fn safeguards(
+    config: &Config,
+    rules: &Rules,
+    telemetry: Arc<Telemetry>,
+) -> Result<Safeguards, StartError> {
+    let terms = ledger::terms(config)?;
+    let ledger = ledger::open(config, terms, telemetry).await.map_err(StartError::Ledger)?;
+    let tenants = rules.tenants.iter().map(|tenant| tenant.name.clone()).collect();
+    Ok(Safeguards { scanner: config.policy.scanner(), ledger, tenants })
 }
 
 /// What a row may be asked.
