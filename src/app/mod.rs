@@ -31,6 +31,7 @@ use crate::engine::{EngineHandle, Prepared};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::ledger::{BudgetError, Ledger};
 use crate::money::Asked;
+use crate::policy::Rules;
 use crate::policy::peer::Instance;
 use crate::policy::{Roster, RosterFull};
 use crate::telemetry::Telemetry;
@@ -158,6 +159,17 @@ impl Parts {
         let safeguards = Safeguards { scanner, ledger: self.ledger, tenants: self.tenants };
         Dispatcher::new(self.engine, clouds, &config.overflow, safeguards, self.telemetry)
     }
+}
+
+/// What stands before the clouds, for a bench. Opens the ledger, if there is to be one.
+pub(crate) async fn safeguards(
+    config: &Config,
+    rules: &Rules,
+    telemetry: Arc<Telemetry>,
+) -> Result<Safeguards, StartError> {
+    let terms = ledger::terms(config)?;
+    let ledger = ledger::open(config, terms, telemetry).await.map_err(StartError::Ledger)?;
+    Ok(Safeguards { scanner: config.policy.scanner(), ledger, tenants: rules.names() })
 }
 
 /// What a row may be asked.

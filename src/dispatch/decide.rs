@@ -76,12 +76,23 @@ impl<L: Load, C: Quote> Dispatcher<L, C> {
         predicted: Option<Duration>,
         now: Instant,
     ) -> Decision {
+        self.decide_by(request, predicted, now, |request| self.clear(request))
+    }
+
+    /// [`Dispatcher::decide`], with the look for secrets that `clear` takes.
+    pub(super) fn decide_by(
+        &self,
+        request: &CompletionRequest,
+        predicted: Option<Duration>,
+        now: Instant,
+        clear: impl FnOnce(&CompletionRequest) -> Result<Cleared, Reason>,
+    ) -> Decision {
         if request.deadline.is_some_and(|deadline| deadline <= now) {
             return Decision::simple(Place::Shed(Reason::Deadline), "deadline");
         }
         let policy = &request.policy;
         if !policy.here {
-            return self.decide_away(request, now);
+            return self.decide_away(request, now, clear);
         }
         let saturation = match predicted {
             Some(predicted) => predicted.as_secs_f64() / self.objective.as_secs_f64(),
@@ -100,7 +111,7 @@ impl<L: Load, C: Quote> Dispatcher<L, C> {
             Placement::Leave => {
                 let here = self.here(request, predicted, now);
                 let all = consider(&self.rows, request, here, now);
-                let decision = self.leave(request, &all);
+                let decision = leave(&all, || clear(request));
                 (all, decision)
             }
         };
@@ -109,13 +120,18 @@ impl<L: Load, C: Quote> Dispatcher<L, C> {
     }
 
     /// Where a request goes that must not run here.
-    fn decide_away(&self, request: &CompletionRequest, now: Instant) -> Decision {
+    fn decide_away(
+        &self,
+        request: &CompletionRequest,
+        now: Instant,
+        clear: impl FnOnce(&CompletionRequest) -> Result<Cleared, Reason>,
+    ) -> Decision {
         let policy = &request.policy;
         let nowhere = policy.away.is_err() || self.rows.is_empty();
         match self.may_leave(policy) {
             Ok(()) => {
                 let candidates = consider(&self.rows, request, self.here(request, None, now), now);
-                let cleared = match self.clear(request) {
+                let cleared = match clear(request) {
                     Ok(cleared) => cleared,
                     Err(reason) => {
                         let why = reason.code();
@@ -139,21 +155,6 @@ impl<L: Load, C: Quote> Dispatcher<L, C> {
             Err(why) => {
                 let shed = Decision::simple(Place::Shed(Reason::NotAllowed(why)), why);
                 Decision { leaving: Leaving::Kept, ..shed }
-            }
-        }
-    }
-
-    /// Where a request goes that should leave: to the clouds that are left, or nowhere else than
-    /// here, because of what it holds or for the reason of the first that policy would allow.
-    fn leave(&self, request: &CompletionRequest, candidates: &[Candidate]) -> Decision {
-        let rows: Vec<usize> = order(candidates).iter().map(|candidate| candidate.row).collect();
-        if rows.is_empty() {
-            return Decision::simple(Place::Local, why_none(candidates));
-        }
-        match self.clear(request) {
-            Err(reason) => Decision::simple(Place::Local, &reason.code()),
-            Ok(cleared) => {
-                Decision { cleared, ..Decision::simple(Place::Clouds(rows), "saturated") }
             }
         }
     }
@@ -227,6 +228,19 @@ impl<L: Load, C: Quote> Dispatcher<L, C> {
                 self.telemetry.kept_from(&row.name, code);
             }
         }
+    }
+}
+
+/// Where a request goes that should leave: to the clouds that are left, or nowhere else than here,
+/// because of what it holds or for the reason of the first that policy would allow.
+fn leave(candidates: &[Candidate], clear: impl FnOnce() -> Result<Cleared, Reason>) -> Decision {
+    let rows: Vec<usize> = order(candidates).iter().map(|candidate| candidate.row).collect();
+    if rows.is_empty() {
+        return Decision::simple(Place::Local, why_none(candidates));
+    }
+    match clear() {
+        Err(reason) => Decision::simple(Place::Local, &reason.code()),
+        Ok(cleared) => Decision { cleared, ..Decision::simple(Place::Clouds(rows), "saturated") },
     }
 }
 

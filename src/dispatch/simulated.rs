@@ -14,6 +14,7 @@ use super::decide::Place;
 use super::{Dispatcher, Load, Quote, Safeguards, Target};
 use crate::completion::{CompletionRequest, Refusal};
 use crate::config::OverflowConfig;
+use crate::policy::redact::Cleared;
 use crate::policy::secrets::Scanner;
 use crate::telemetry::Telemetry;
 
@@ -35,6 +36,16 @@ pub(crate) enum Placed {
     Shed,
 }
 
+impl From<Place> for Placed {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Local => Placed::Local,
+            Place::Clouds(rows) => Placed::Clouds(rows),
+            Place::Shed(_) => Placed::Shed,
+        }
+    }
+}
+
 impl<L: Load, C: Quote> Simulated<L, C> {
     pub(crate) fn new(
         local: L,
@@ -43,6 +54,16 @@ impl<L: Load, C: Quote> Simulated<L, C> {
         scanner: Scanner,
     ) -> Self {
         let safeguards = Safeguards { scanner, ledger: None, tenants: Vec::new() };
+        Self::guarded(local, clouds, overflow, safeguards)
+    }
+
+    /// [`Simulated::new`] with a ledger behind it, whose budgets are looked at.
+    pub(crate) fn guarded(
+        local: L,
+        clouds: Vec<Target<C>>,
+        overflow: &OverflowConfig,
+        safeguards: Safeguards,
+    ) -> Self {
         let telemetry = Telemetry::new();
         let kept = vec![BTreeMap::new(); clouds.len()];
         let dispatcher = Dispatcher::new(local, clouds, overflow, safeguards, telemetry);
@@ -70,11 +91,16 @@ impl<L: Load, C: Quote> Simulated<L, C> {
                 *kept.entry(code.clone()).or_default() += 1;
             }
         }
-        match decision.place {
-            Place::Local => Placed::Local,
-            Place::Clouds(rows) => Placed::Clouds(rows),
-            Place::Shed(_) => Placed::Shed,
-        }
+        decision.place.into()
+    }
+
+    /// Decides, lets the decision count, and remembers nothing of it. The request is taken to hold
+    /// no secret: a look for them has a benchmark of its own.
+    pub(crate) fn place_unscanned(&self, request: &CompletionRequest, now: Instant) -> Placed {
+        let no_secret = |_: &CompletionRequest| Ok(Cleared::default());
+        let decision = self.dispatcher.decide_by(request, None, now, no_secret);
+        self.dispatcher.commit(request, &decision, now);
+        decision.place.into()
     }
 
     /// The rows for a request that the box has refused.

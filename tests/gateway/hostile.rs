@@ -152,7 +152,7 @@ fn dispatcher(provider: Provider) -> Arc<Dispatcher<Full, Provider>> {
     let target = Target {
         name: provider.name().clone(),
         declared: Declared::default(),
-        terms: Terms { price: None, model: "m".into(), attested_by: None },
+        terms: Terms { price: None, model: "m".into(), attested_by: None, region: None },
         bounds: Bounds { max_in_flight: 4, rates: Rates::default(), prefer: 0 },
         backend: provider,
     };

@@ -4,15 +4,19 @@
 //! prompt, [`spec`] alternates generation with and without speculation. All drive the device by
 //! hand ([`passes`]) on a [`subject`], a model or random weights of a shape, and repeat;
 //! [`figures`] turns repeats into what is reported. [`quality`] measures no time: it compares
-//! formats of weights; [`spill`] the decision where requests run. docs/performance.md says what the numbers mean.
+//! formats of weights; [`spill`] the decision where requests run, and [`decide`] what that costs;
+//! [`proxy`] what a request pays on its way through. //! docs/performance.md says what the numbers mean.
 
 mod calibrate;
+mod decide;
 mod decode;
 mod divergence;
 mod figures;
+mod folder;
 mod passes;
 mod prefill;
 mod prompts;
+mod proxy;
 mod quality;
 mod spec;
 mod spill;
@@ -42,6 +46,12 @@ pub(super) enum Bench {
     Quality(quality::QualityArgs),
     /// A peak of three times what the box can do: who is late, and what it costs
     Spill(spill::SpillArgs),
+    /// What it costs to decide where a request runs, beside 1, 8 and 64 clouds
+    Decide(decide::DecideArgs),
+    /// What weir adds to a stream that it proxies, beside the same stream without it
+    Proxy(proxy::ProxyArgs),
+    /// A cloud on loopback that keeps time: what `proxy` puts behind the gateways
+    Upstream(proxy::UpstreamArgs),
     /// How far `weir plan` is from what happens: three traffics by the clock, and simulated
     Plan(spill::PlanArgs),
     /// How well the engine foretells its first tokens
@@ -76,6 +86,9 @@ pub(super) fn run(bench: &Bench, config: &Config) -> Result<(), Failure> {
         Bench::Batch(args) => decode::batch(args, &config.model),
         Bench::Spec(args) => spec::spec(args, &config.model),
         Bench::Quality(args) => quality::quality(args, &config.model),
+        Bench::Decide(args) => decide::decide(args),
+        Bench::Proxy(args) => proxy::proxy(args),
+        Bench::Upstream(args) => proxy::upstream(args),
         Bench::Plan(args) => spill::plan(args, &config.model),
         Bench::Predict(args) => spill::predict(args, &config.model),
         Bench::Spill(args) => spill::spill(args, &config.model),
