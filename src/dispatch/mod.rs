@@ -87,8 +87,8 @@ pub trait Quote {
     /// At most; or why the cloud cannot honour the request.
     fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal>;
 
-    /// What it said itself is left of its quotas.
-    fn left(&self) -> Left {
+    /// What it said itself is left of its quotas, as far as that holds at `now`.
+    fn left(&self, _now: Instant) -> Left {
         Left::default()
     }
 
