@@ -98,7 +98,7 @@ impl Provider {
         match self.0 {}
     }
 
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self, _: Instant) -> Limits {
         match self.0 {}
     }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use models::cache::Unwritten;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::local::STEP_ROWS_MAX;
@@ -304,8 +305,8 @@ impl Quote for Provider {
         Provider::quote(self, request)
     }
 
-    fn left(&self) -> Left {
-        let limits = self.limits();
+    fn left(&self, now: Instant) -> Left {
+        let limits = self.limits(now);
         Left { requests: limits.requests_left, tokens: limits.tokens_left, until: limits.reset_at }
     }
 

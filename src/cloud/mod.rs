@@ -196,9 +196,9 @@ impl Provider {
         self.whereabouts.told()
     }
 
-    /// What the provider last said is left of the row's quota.
-    pub fn limits(&self) -> Limits {
-        self.meter.limits(Instant::now())
+    /// What the provider last said is left of the row's quota, as far as that holds at `now`.
+    pub fn limits(&self, now: Instant) -> Limits {
+        self.meter.limits(now)
     }
 
     /// How busy another weir says it is; None: it is none, or has not said so for two seconds.

@@ -291,7 +291,7 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
         };
         let began = Instant::now();
         let predicted = known(row, &asked, began).ttft();
-        let Some(permit) = row.admit(&asked, row.backend.left(), began) else {
+        let Some(permit) = row.admit(&asked, row.backend.left(began), began) else {
             return Answer::NotNow;
         };
         if !self.may_try(tries) {

@@ -12,6 +12,7 @@ use super::Quote;
 use super::ask::known;
 use super::row::{Known, Row};
 use crate::completion::{CompletionRequest, Refusal};
+use crate::ledger::Moment;
 use crate::money::{Asked, Money};
 
 /// A cloud that is too slow for the objective must promise a first token in this part of the time
@@ -67,16 +68,13 @@ pub(super) fn consider<C: Quote>(
     here: Here,
     now: Instant,
 ) -> Vec<Candidate> {
-    rows.iter().enumerate().map(|(index, row)| candidate(index, row, request, here, now)).collect()
+    let moment = rows.first().and_then(|row| row.till.moment());
+    let asking = Asking { request, here, now, moment };
+    rows.iter().enumerate().map(|(index, row)| candidate(index, row, asking)).collect()
 }
 
-fn candidate<C: Quote>(
-    index: usize,
-    row: &Row<C>,
-    request: &CompletionRequest,
-    here: Here,
-    now: Instant,
-) -> Candidate {
+fn candidate<C: Quote>(index: usize, row: &Row<C>, asking: Asking<'_>) -> Candidate {
+    let Asking { request, here, now, .. } = asking;
     let quoted = row.backend.quote(request);
     let known = quoted.as_ref().map_or(Known::Nothing, |asked| known(row, asked, now));
     let mut candidate = Candidate {
@@ -91,7 +89,7 @@ fn candidate<C: Quote>(
         },
         verdict: Ok(()),
     };
-    candidate.verdict = filters(&mut candidate, row, quoted, Asking { request, here, now });
+    candidate.verdict = filters(&mut candidate, row, quoted, asking);
     candidate
 }
 
@@ -101,6 +99,8 @@ struct Asking<'a> {
     request: &'a CompletionRequest,
     here: Here,
     now: Instant,
+    /// The same in the budgets' calendar; None: there are none.
+    moment: Option<Moment>,
 }
 
 /// In the order of what is worse to get wrong: policy, ability, health, speed, money.
@@ -110,18 +110,18 @@ fn filters<C: Quote>(
     quoted: Result<Asked, Refusal>,
     asking: Asking<'_>,
 ) -> Result<(), String> {
-    let Asking { request, here, now } = asking;
+    let Asking { request, here, now, moment } = asking;
     row.may_have(&request.policy)?;
     let asked = quoted.map_err(|refusal| refusal.reason.code())?;
     candidate.cost = row.till.worst(&asked);
-    row.is_open(&asked, row.backend.left(), now)?;
+    row.is_open(&asked, row.backend.left(now), now)?;
     if is_too_late(candidate.known.ttft(), here.patience) {
         return Err("cloud_late".into());
     }
     if candidate.slow && !is_worth_a_try(candidate.known, here.wait) {
         return Err("cloud_slow".into());
     }
-    Ok(row.till.check(request.tenant, candidate.cost)?)
+    Ok(row.till.check(request.tenant, candidate.cost, moment)?)
 }
 
 /// Whether the client will have given up before the first token.
@@ -166,7 +166,7 @@ impl Candidate {
 pub(super) fn order(candidates: &[Candidate]) -> Vec<&Candidate> {
     let mut order: Vec<&Candidate> =
         candidates.iter().filter(|candidate| candidate.verdict.is_ok()).collect();
-    order.sort_by_key(|candidate| (candidate.turn(), Reverse(candidate.prefer)));
+    order.sort_by_cached_key(|candidate| (candidate.turn(), Reverse(candidate.prefer)));
     order
 }
 

@@ -89,8 +89,8 @@ pub trait Quote {
     /// At most; or why the cloud cannot honour the request.
     fn quote(&self, request: &CompletionRequest) -> Result<Asked, Refusal>;
 
-    /// What it said itself is left of its quotas.
-    fn left(&self) -> Left {
+    /// What it said itself is left of its quotas, as far as that holds at `now`.
+    fn left(&self, _now: Instant) -> Left {
         Left::default()
     }
 
@@ -105,8 +105,8 @@ impl<C: Quote> Quote for Arc<C> {
         C::quote(self, request)
     }
 
-    fn left(&self) -> Left {
-        C::left(self)
+    fn left(&self, now: Instant) -> Left {
+        C::left(self, now)
     }
 
     fn told_ttft(&self, asked: &Asked) -> Option<Duration> {

@@ -118,7 +118,7 @@ impl<L: Load, C: Quote> Simulated<L, C> {
     pub(crate) fn admit(&self, row: usize, request: &CompletionRequest, now: Instant) -> bool {
         let row = &self.dispatcher.rows[row];
         let asked = row.backend.quote(request);
-        asked.is_ok_and(|asked| row.enter(&asked, row.backend.left(), now))
+        asked.is_ok_and(|asked| row.enter(&asked, row.backend.left(now), now))
     }
 
     /// A row that was asked gave content.

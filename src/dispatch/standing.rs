@@ -28,7 +28,11 @@ impl<L, C: Quote> Dispatcher<L, C> {
         let now = Instant::now();
         let standing = |row: &Row<C>| Standing {
             cloud: row.name.to_string(),
-            state: row.is_open(&nothing, row.backend.left(), now).err().unwrap_or("ok").to_owned(),
+            state: row
+                .is_open(&nothing, row.backend.left(now), now)
+                .err()
+                .unwrap_or("ok")
+                .to_owned(),
             in_flight: row.in_flight(),
             predicted_ttft_ms: known(row, &nothing, now)
                 .ttft()

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use crate::completion::{CompletionRequest, CompletionStream, Event, Reason, Refusal, Usage};
-use crate::ledger::{Account, Entry, Ledger, Outcome, Reservation};
+use crate::ledger::{Account, Entry, Ledger, Moment, Outcome, Reservation};
 use crate::money::{Asked, Money, Price};
 
 /// What is known of a row that costs something, or is written down.
@@ -87,13 +87,23 @@ impl Till {
     }
 
     /// Whether the budgets have room for so much, without taking it.
-    pub(super) fn check(&self, tenant: u32, worst: Money) -> Result<(), &'static str> {
-        match (&self.ledger, self.accounts.get(tenant as usize)) {
-            (Some(ledger), Some(account)) => {
-                ledger.check(account, worst).map_err(|refused| refused.code())
+    pub(super) fn check(
+        &self,
+        tenant: u32,
+        worst: Money,
+        moment: Option<Moment>,
+    ) -> Result<(), &'static str> {
+        match (&self.ledger, self.accounts.get(tenant as usize), moment) {
+            (Some(ledger), Some(account), Some(moment)) => {
+                ledger.check(account, worst, moment).map_err(|refused| refused.code())
             }
             _ => Ok(()),
         }
+    }
+
+    /// For [`Till::check`] of this row and of every other; None: nothing is held to a budget.
+    pub(super) fn moment(&self) -> Option<Moment> {
+        self.ledger.as_ref().map(Ledger::moment)
     }
 
     /// Sets aside the most that an attempt may cost. Until the charge is settled, or dropped, it

@@ -29,7 +29,7 @@ use std::thread::JoinHandle;
 pub use account::Account;
 pub use books::BooksError;
 pub use budget::{BUDGETS_MAX, Budget, BudgetError, BudgetTable, CAP_MAX, Scope};
-use calendar::Moment;
+pub(crate) use calendar::Moment;
 pub use calendar::{Clock, Period, SystemClock};
 use entry::Row;
 pub use entry::{Entry, Outcome};
@@ -191,8 +191,19 @@ impl Ledger {
         Ok(Reservation { shared, account, worst, unix_ms, moment, settled: false })
     }
 
-    /// What [`Ledger::reserve`] would say now, without setting anything aside.
-    pub fn check(&self, account: &Account, worst: Money) -> Result<(), Refused> {
+    /// The day and the month of now, for as many checks as one decision takes.
+    pub(crate) fn moment(&self) -> Moment {
+        let shared = &self.0.shared;
+        Moment::of(shared.clock.unix_ms(), shared.utc_offset_s)
+    }
+
+    /// What [`Ledger::reserve`] would say at `moment`, without setting anything aside.
+    pub(crate) fn check(
+        &self,
+        account: &Account,
+        worst: Money,
+        moment: Moment,
+    ) -> Result<(), Refused> {
         let shared = &self.0.shared;
         if !worst.is_zero() && !self.is_writable() {
             return Err(Refused::Unwritable);
@@ -200,7 +211,6 @@ impl Ledger {
         if shared.room.load(Ordering::Acquire) == 0 {
             return Err(Refused::Backlog);
         }
-        let moment = Moment::of(shared.clock.unix_ms(), shared.utc_offset_s);
         let purses = account.purses().iter().filter(|_| !worst.is_zero());
         purses.map(|purse| (purse, purse.peek(moment, worst))).try_for_each(|(purse, peeked)| {
             peeked.map_err(|empty| Refused::by(&purse.scope, empty))

@@ -12,6 +12,13 @@ const TOKENS: u64 = 4;
 
 /// Runs `weir bench` with what `input` says and returns its results.
 fn bench(args: &[&str], input: &str) -> Vec<Value> {
+    let (good, results) = run(args, input);
+    assert!(good, "{args:?} {results:?}");
+    results
+}
+
+/// The same, whether or not it succeeds: an unoptimised build misses bars.
+fn run(args: &[&str], input: &str) -> (bool, Vec<Value>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
         .arg("bench")
         .args(args)
@@ -24,9 +31,9 @@ fn bench(args: &[&str], input: &str) -> Vec<Value> {
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     let output = child.wait_with_output().expect("our own child");
-    assert!(output.status.success(), "{args:?} {:?}", output.status);
     let said = String::from_utf8(output.stdout).expect("text");
-    said.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    let lines = said.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
+    (output.status.success(), lines.collect())
 }
 
 fn decode(more: &[&str]) -> Value {
@@ -174,5 +181,32 @@ fn quantised_weights_are_as_near_to_bf16_as_the_peers() {
         let result = of(quant);
         assert_eq!(result["positions"], positions);
         assert!(number(result, "kl_mean") <= most, "{result} where {most} is the peer's");
+    }
+}
+
+#[test]
+fn deciding_is_measured_beside_one_cloud_and_many() {
+    let (_, results) = run(&["decide", "--decisions", "1000", "--json"], "");
+    let rows: Vec<u64> = results.iter().filter_map(|result| result["rows"].as_u64()).collect();
+    assert_eq!(rows, [1, 8, 64]);
+    for result in &results {
+        assert_eq!(result["decisions"], 1000);
+        assert!(number(result, "p50_us") > 0.0, "{result}");
+        assert!(number(result, "p99_us") >= number(result, "p50_us"), "{result}");
+    }
+}
+
+#[test]
+fn what_is_proxied_arrives_in_full_and_no_sooner_than_it_was_said() {
+    let args = ["proxy", "--rate", "20", "--seconds", "1", "--runs", "1", "--json"];
+    let (_, results) = run(&args, "");
+    let reports: Vec<&Value> =
+        results.iter().filter(|result| result["added_ttft_ms"].is_object()).collect();
+    let ways: Vec<&str> = reports.iter().filter_map(|report| report["way"].as_str()).collect();
+    assert_eq!(ways, ["direct", "weir", "relay"]);
+    for report in reports {
+        assert_eq!((&report["requests"], &report["failed"]), (&20.into(), &0.into()), "{report}");
+        assert!(number(&report["ttft_ms"], "p50") >= 20.0, "{report}");
+        assert!(number(&report["total_ms"], "p50") >= 20.0 + 16.0 * 5.3, "{report}");
     }
 }

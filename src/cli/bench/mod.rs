@@ -50,6 +50,8 @@ pub(super) enum Bench {
     Decide(decide::DecideArgs),
     /// What weir adds to a stream that it proxies, beside the same stream without it
     Proxy(proxy::ProxyArgs),
+    /// A relay that only copies bytes: what `proxy` measures beside weir
+    Relay(proxy::RelayArgs),
     /// A cloud on loopback that keeps time: what `proxy` puts behind the gateways
     Upstream(proxy::UpstreamArgs),
     /// How far `weir plan` is from what happens: three traffics by the clock, and simulated
@@ -88,6 +90,7 @@ pub(super) fn run(bench: &Bench, config: &Config) -> Result<(), Failure> {
         Bench::Quality(args) => quality::quality(args, &config.model),
         Bench::Decide(args) => decide::decide(args),
         Bench::Proxy(args) => proxy::proxy(args),
+        Bench::Relay(args) => proxy::relay(args),
         Bench::Upstream(args) => proxy::upstream(args),
         Bench::Plan(args) => spill::plan(args, &config.model),
         Bench::Predict(args) => spill::predict(args, &config.model),

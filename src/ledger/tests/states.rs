@@ -163,7 +163,7 @@ impl Machine {
         let tenant: Arc<str> = if team { "team" } else { "other" }.into();
         let ledger = self.weir().ledger.clone();
         let account = ledger.account(&tenant, &"azure".into());
-        let checked = ledger.check(&account, worst);
+        let checked = ledger.check(&account, worst, ledger.moment());
         let reserved = ledger.reserve(&account, worst);
         assert_eq!(checked.as_ref().err(), reserved.as_ref().err(), "a check says what comes");
         let Ok(reservation) = reserved else { return };

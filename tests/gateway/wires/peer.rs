@@ -173,7 +173,11 @@ async fn a_refusal_need_not_acknowledge() {
     assert!(is_proven(&provider).await);
     assert_eq!(complete(&provider).await, Err("cloud_throttled".into()));
     assert!(provider.quote(&request()).is_ok());
-    assert_eq!(provider.limits().requests_left, Some(0), "until its retry-after");
+    assert_eq!(
+        provider.limits(tokio::time::Instant::now()).requests_left,
+        Some(0),
+        "until its retry-after"
+    );
 }
 
 #[tokio::test]

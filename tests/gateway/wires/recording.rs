@@ -254,7 +254,7 @@ impl Recording {
         let cloud = Cloud::always(vec![Step::Send(status(200, &headers, &body))]).await;
         let provider = self.provider(&cloud, "stream = false");
         assert_eq!(complete(&provider, self.request()).await, self.end("usage_whole"));
-        provider.limits()
+        provider.limits(tokio::time::Instant::now())
     }
 
     /// The same without what only a stream has.

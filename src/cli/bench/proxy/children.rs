@@ -30,6 +30,13 @@ impl Child {
         Self::start(command, |line| line.trim().parse().ok())
     }
 
+    /// What only copies bytes to `cloud` and back.
+    pub(super) fn relay(cloud: SocketAddr) -> Result<Self, Failure> {
+        let mut command = weir()?;
+        command.args(["bench", "relay", "--to", &cloud.to_string()]);
+        Self::start(command, |line| line.trim().parse().ok())
+    }
+
     /// A weir that sends everything to `cloud`: keys, rules, prices, budgets and the record are
     /// on, as in service.
     pub(super) fn weir(cloud: SocketAddr, key: &str, folder: &Folder) -> Result<Self, Failure> {

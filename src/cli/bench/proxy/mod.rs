@@ -1,10 +1,12 @@
 //! What weir adds to a stream that it proxies: the same requests straight to a cloud on loopback
 //! and through a weir that asks for keys, applies rules, looks for secrets, holds budgets and keeps
-//! the record; in turns (A B B A), each in processes of their own.
+//! the record; in turns (A B B A), each in processes of their own. A relay that only copies bytes is
+//! measured beside them: what is added by being in between at all.
 
 mod answer;
 mod children;
 mod load;
+mod relay;
 mod upstream;
 
 use std::fmt;
@@ -14,6 +16,7 @@ use serde::Serialize;
 
 use self::children::Child;
 use self::load::{Load, Run, Spread, Target};
+pub(in crate::cli) use self::relay::RelayArgs;
 use self::upstream::Pace;
 pub(in crate::cli) use self::upstream::UpstreamArgs;
 use super::figures::median;
@@ -63,6 +66,11 @@ pub(super) fn upstream(args: &UpstreamArgs) -> Result<(), Failure> {
     upstream::run(args)
 }
 
+/// The relay alone, until the process ends.
+pub(super) fn relay(args: &RelayArgs) -> Result<(), Failure> {
+    relay::run(args)
+}
+
 /// Fails where a bar was missed.
 pub(super) fn proxy(args: &ProxyArgs) -> Result<(), Failure> {
     if args.runs == 0 || args.rate <= 0.0 || args.seconds <= 0.0 || args.pace.deltas == 0 {
@@ -71,8 +79,10 @@ pub(super) fn proxy(args: &ProxyArgs) -> Result<(), Failure> {
     let folder = Folder::new()?;
     let key = args.key.clone().unwrap_or_else(|| format!("sk-{:032x}", fastrand::u128(..)));
     let upstream = Child::upstream(args.upstream, &args.pace)?;
-    let weir = Child::weir(upstream.address, &key, &folder)?;
-    let mut ways: Vec<Way> = [("direct", upstream.address), ("weir", weir.address)]
+    let gateway = Child::weir(upstream.address, &key, &folder)?;
+    let relayed = Child::relay(upstream.address)?;
+    let (direct, weir, relay) = (upstream.address, gateway.address, relayed.address);
+    let mut ways: Vec<Way> = [("direct", direct), ("weir", weir), ("relay", relay)]
         .map(|(name, address)| Way::new(name.to_owned(), address))
         .into();
     ways.extend(args.beside.iter().map(|(name, at)| Way::new(name.clone(), *at)));
