@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::decide::{Decision, Place};
-use super::row::{Known, Row, not_allowed, was_not_sent};
+use super::row::{Known, Row, Wanted, not_allowed, was_not_sent};
 use super::{Dispatched, Dispatcher, Local, Quote, Rejected, restore};
 use crate::completion::{
     Backend, CompletionRequest, CompletionStream, Event, Fault, FinishReason, Input, Reason,
@@ -26,10 +26,13 @@ pub(super) struct Tries {
 }
 
 /// What leaves, where to and why.
+#[derive(Clone, Copy)]
 struct Leaving<'a> {
     rows: &'a [usize],
     cleared: &'a Cleared,
     why: &'a str,
+    /// The box does not take it.
+    nowhere_else: bool,
 }
 
 /// What came of asking one row.
@@ -70,7 +73,12 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             }
             Place::Shed(reason) => Err((late(reason), Route::Shed)),
             Place::Clouds(rows) => {
-                let leaving = Leaving { rows: &rows, cleared: &cleared, why: &why };
+                let leaving = Leaving {
+                    rows: &rows,
+                    cleared: &cleared,
+                    why: &why,
+                    nowhere_else: !request.policy.here,
+                };
                 match self.ask_clouds(leaving, request, tries).await {
                     Ok(dispatched) => Ok(dispatched),
                     Err(refusal) if refusal.reason == Reason::Deadline => Err(self.reject(refusal)),
@@ -88,7 +96,8 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
                 Err(refusal) => {
                     let (rows, cleared) = self.open_rows(request, Instant::now());
                     let why = refusal.reason.code();
-                    let leaving = Leaving { rows: &rows, cleared: &cleared, why: &why };
+                    let leaving =
+                        Leaving { rows: &rows, cleared: &cleared, why: &why, nowhere_else: true };
                     let asked = self.ask_clouds(leaving, request, tries).await;
                     asked.map_err(|_| self.reject(refusal))
                 }
@@ -192,7 +201,8 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
         let hedged = async {
             let (rows, cleared) = self.open_rows(request, Instant::now());
             let allowed = !rows.is_empty() && self.hedge.as_ref().is_some_and(|h| h.allowed());
-            let leaving = Leaving { rows: &rows, cleared: &cleared, why: "hedged" };
+            let leaving =
+                Leaving { rows: &rows, cleared: &cleared, why: "hedged", nowhere_else: false };
             match allowed {
                 true => self.ask_clouds(leaving, request, tries).await.ok(),
                 false => None,
@@ -216,7 +226,7 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
     ) -> Result<Dispatched, Refusal> {
         let mut last = Refusal::new(Reason::CloudBusy, "no cloud can take the request now");
         self.count_refusals(&request.policy);
-        let Leaving { rows, cleared, why } = leaving;
+        let Leaving { rows, cleared, .. } = leaving;
         let mut uncounted = cleared.redaction.as_ref();
         let request = cleared.request.as_ref().unwrap_or(request);
         for &row in rows {
@@ -224,7 +234,7 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             if self.rows[row].may_have(&request.policy).is_err() {
                 continue;
             }
-            let answer = self.ask(row, request, why, tries).await;
+            let answer = self.ask(row, request, leaving, tries).await;
             if matches!(answer, Answer::Content(_) | Answer::Refused(_))
                 && let Some(redaction) = uncounted.take()
             {
@@ -280,9 +290,10 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
         &self,
         row: usize,
         request: &Arc<CompletionRequest>,
-        why: &str,
+        leaving: Leaving<'_>,
         tries: &Tries,
     ) -> Answer {
+        let Leaving { why, nowhere_else, .. } = leaving;
         let calibration = &self.calibrations[row];
         let row = &self.rows[row];
         let asked = match row.backend.quote(request) {
@@ -291,7 +302,9 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
         };
         let began = Instant::now();
         let predicted = known(row, &asked, began).ttft();
-        let Some(permit) = row.admit(&asked, row.backend.left(began), began) else {
+        let left = row.backend.left(began);
+        let wanted = Wanted { asked: &asked, left, now: began, nowhere_else };
+        let Some(permit) = row.admit(wanted) else {
             return Answer::NotNow;
         };
         if !self.may_try(tries) {

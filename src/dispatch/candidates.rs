@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Quote;
 use super::ask::known;
-use super::row::{Known, Row};
+use super::row::{Known, Row, Wanted};
 use crate::completion::{CompletionRequest, Refusal};
 use crate::ledger::Moment;
 use crate::money::{Asked, Money};
@@ -114,7 +114,9 @@ fn filters<C: Quote>(
     row.may_have(&request.policy)?;
     let asked = quoted.map_err(|refusal| refusal.reason.code())?;
     candidate.cost = row.till.worst(&asked);
-    row.is_open(&asked, row.backend.left(now), now)?;
+    let left = row.backend.left(now);
+    let nowhere_else = here.wait.is_none();
+    row.is_open(Wanted { asked: &asked, left, now, nowhere_else })?;
     if is_too_late(candidate.known.ttft(), here.patience) {
         return Err("cloud_late".into());
     }

@@ -9,7 +9,7 @@ use super::allowance::Allowance;
 /// Of all requests, this share may be asked twice.
 const SHARE: f64 = 0.05;
 /// Hedges that quiet times may save up.
-const SAVED_MAX: f64 = 5.0;
+const SAVED_MAX: f64 = 20.0;
 /// First tokens of the box that are remembered,
 const SAMPLES: usize = 128;
 /// and how many say what is unusual.

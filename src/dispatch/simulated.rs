@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::decide::Place;
+use super::row::Wanted;
 use super::{Dispatcher, Load, Quote, Safeguards, Target};
 use crate::completion::{CompletionRequest, Refusal};
 use crate::config::OverflowConfig;
@@ -118,7 +119,10 @@ impl<L: Load, C: Quote> Simulated<L, C> {
     pub(crate) fn admit(&self, row: usize, request: &CompletionRequest, now: Instant) -> bool {
         let row = &self.dispatcher.rows[row];
         let asked = row.backend.quote(request);
-        asked.is_ok_and(|asked| row.enter(&asked, row.backend.left(now), now))
+        asked.is_ok_and(|asked| {
+            let left = row.backend.left(now);
+            row.enter(Wanted { asked: &asked, left, now, nowhere_else: false })
+        })
     }
 
     /// A row that was asked gave content.

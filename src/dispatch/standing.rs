@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::ask::known;
-use super::row::Row;
+use super::row::{Row, Wanted};
 use super::{Dispatcher, Quote};
 use crate::money::Asked;
 
@@ -29,7 +29,12 @@ impl<L, C: Quote> Dispatcher<L, C> {
         let standing = |row: &Row<C>| Standing {
             cloud: row.name.to_string(),
             state: row
-                .is_open(&nothing, row.backend.left(now), now)
+                .is_open(Wanted {
+                    asked: &nothing,
+                    left: row.backend.left(now),
+                    now,
+                    nowhere_else: false,
+                })
                 .err()
                 .unwrap_or("ok")
                 .to_owned(),

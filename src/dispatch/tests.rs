@@ -801,7 +801,7 @@ async fn a_stalled_box_is_hedged_within_a_twentieth_of_all() {
         b.route().await;
     }
     let hedged = b.clouds[0].asked();
-    assert!((2..=11).contains(&hedged), "five saved and a twentieth at most: {hedged}");
+    assert!((2..=27).contains(&hedged), "twenty saved and a twentieth at most: {hedged}");
 }
 
 const POEM: &str = "fn main() { let mut sum = 0; for n in 0..10 { sum += n; } print(sum); } ";
@@ -928,7 +928,10 @@ async fn p99(hedge: bool, seed: u64) -> Duration {
         assert!(b.dispatcher.dispatch(request(None)).await.is_ok());
         times.push(began.elapsed());
     }
-    assert!(b.clouds[0].asked() <= if hedge { 200 } else { 0 }, "a twentieth and what was saved");
+    assert!(
+        b.clouds[0].asked() <= if hedge { 3900 / 20 + 20 } else { 0 },
+        "a twentieth and what was saved"
+    );
     times.sort_unstable();
     times[times.len() * 99 / 100]
 }

@@ -68,25 +68,20 @@ impl<C> Row<C> {
         permits(policy, &self.declared)
     }
 
-    /// Whether it could be asked now; else the reason's code. `left`: what it says itself.
-    pub(super) fn is_open(
-        &self,
-        asked: &Asked,
-        left: Left,
-        now: Instant,
-    ) -> Result<(), &'static str> {
-        self.health.is_open(asked, left, now)
+    /// Whether it could be asked now; else the reason's code.
+    pub(super) fn is_open(&self, wanted: Wanted<'_>) -> Result<(), &'static str> {
+        self.health.is_open(wanted)
     }
 
     /// Whether to ask now, and a place there. After a pause one request tries, and the others wait
     /// for its outcome.
-    pub(super) fn admit(&self, asked: &Asked, left: Left, now: Instant) -> Option<Permit> {
-        self.enter(asked, left, now).then(|| Permit(self.health.clone()))
+    pub(super) fn admit(&self, wanted: Wanted<'_>) -> Option<Permit> {
+        self.enter(wanted).then(|| Permit(self.health.clone()))
     }
 
     /// [`Row::admit`], for who remembers by himself to [`Row::leave`].
-    pub(super) fn enter(&self, asked: &Asked, left: Left, now: Instant) -> bool {
-        self.health.enter(asked, left, now)
+    pub(super) fn enter(&self, wanted: Wanted<'_>) -> bool {
+        self.health.enter(wanted)
     }
 
     pub(super) fn leave(&self) {
@@ -160,6 +155,18 @@ impl<C> Row<C> {
     }
 }
 
+/// What a request wants of a row.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) asked: &'a Asked,
+    /// What the cloud says itself is left.
+    pub(super) left: Left,
+    pub(super) now: Instant,
+    /// The box has refused it: what is found to be good for the cloud is no bound then, since
+    /// nobody is better off if the request is shed. What the row was allowed still is.
+    pub(super) nowhere_else: bool,
+}
+
 /// A place at a cloud; given back when dropped.
 pub(super) struct Permit(Arc<Health>);
 
@@ -222,19 +229,20 @@ impl Health {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn is_open(&self, asked: &Asked, left: Left, now: Instant) -> Result<(), &'static str> {
+    fn is_open(&self, wanted: Wanted<'_>) -> Result<(), &'static str> {
         if self.held.load(Ordering::Relaxed) {
             return Err("cloud_held");
         }
-        self.state().is_open(asked, left, self.in_flight(), now)
+        self.state().is_open(wanted, self.in_flight())
     }
 
-    fn enter(&self, asked: &Asked, left: Left, now: Instant) -> bool {
+    fn enter(&self, wanted: Wanted<'_>) -> bool {
         let mut state = self.state();
         let held = self.held.load(Ordering::Relaxed);
-        if held || state.is_open(asked, left, self.in_flight(), now).is_err() {
+        if held || state.is_open(wanted, self.in_flight()).is_err() {
             return false;
         }
+        let Wanted { asked, now, .. } = wanted;
         if state.paused_until.is_some() {
             state.paused_until = Some(now + PROBE);
             state.probing = true;
@@ -279,20 +287,15 @@ impl Health {
 }
 
 impl State {
-    fn is_open(
-        &self,
-        asked: &Asked,
-        left: Left,
-        in_flight: usize,
-        now: Instant,
-    ) -> Result<(), &'static str> {
+    fn is_open(&self, wanted: Wanted<'_>, in_flight: usize) -> Result<(), &'static str> {
+        let Wanted { asked, left, now, nowhere_else } = wanted;
         if self.paused_until.is_some_and(|until| now < until) {
             return Err("cloud_paused");
         }
         if !self.quota.allows(asked, left, now) {
             return Err("cloud_rate");
         }
-        if !self.concurrency.allows(in_flight) {
+        if !nowhere_else && !self.concurrency.allows(in_flight) {
             return Err("cloud_limit");
         }
         Ok(())
