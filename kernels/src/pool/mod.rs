@@ -291,7 +291,10 @@ impl Shared {
         let done = || (self.done.parts.load(Ordering::SeqCst) == parts).then_some(());
         if self.spin_until(done).is_none() {
             let mut sleep = self.lock();
-            self.done.caller_sleeps.store(true, Ordering::SeqCst);
+            // Exchanged where a store would do: an emulator of ARM on x86 lets a load overtake a
+            // sequentially consistent store (QEMU 7.2, STLR before LDAR), and then nobody wakes
+            // us. On x86 both are the same instruction.
+            self.done.caller_sleeps.swap(true, Ordering::SeqCst);
             while done().is_none() {
                 sleep = self.sleepers.finished.wait(sleep).unwrap_or_else(PoisonError::into_inner);
             }
