@@ -27,7 +27,7 @@ use crate::completion::compliance::RequestPolicy;
 use crate::completion::{
     CompletionRequest, CompletionStream, Event, Input, Priority, Reason, Refusal, Route, Usage,
 };
-use crate::dispatch::Cost;
+use crate::dispatch::Costs;
 use crate::money::Money;
 use crate::policy::asked::Asked;
 use crate::policy::{Rules, peer};
@@ -173,16 +173,14 @@ struct Running {
     reason: Cow<'static, str>,
     /// Whether the prompts run in different places.
     mixed: bool,
-    /// Of the prompts that run where it costs something.
-    costs: Vec<Cost>,
+    costs: Vec<Costs>,
     /// The longest of all prompts; None: of one nobody knew.
     predicted_ttft: Option<Duration>,
 }
 
-impl Running {
-    fn cost_max(&self) -> Money {
-        self.costs.iter().fold(Money::ZERO, |sum, cost| sum.saturating_add(cost.max))
-    }
+/// The sum of what is known of the prompts; None: of none.
+pub(super) fn sum(costs: &[Costs], of: impl Fn(&Costs) -> Option<Money>) -> Option<Money> {
+    costs.iter().filter_map(of).reduce(Money::saturating_add)
 }
 
 /// Places every prompt; one refusal refuses all, before anything was sent.
@@ -193,9 +191,7 @@ async fn place<S: Service>(service: &S, ask: &Ask) -> Result<Running, Failure> {
     let (route, reason) = (placed[0].route.clone(), placed[0].reason.clone());
     let predicted: Option<Vec<Duration>> = placed.iter().map(|one| one.predicted_ttft).collect();
     let predicted_ttft = predicted.and_then(|all| all.into_iter().max());
-    let (streams, costs): (_, Vec<_>) =
-        placed.into_iter().map(|one| (one.stream, one.cost)).unzip();
-    let costs = costs.into_iter().flatten().collect();
+    let (streams, costs) = placed.into_iter().map(|one| (one.stream, one.costs)).unzip();
     Ok(Running { streams, route, reason, mixed, costs, predicted_ttft })
 }
 
@@ -223,13 +219,13 @@ fn refuse(failure: Failure, mut account: Account) -> Response {
 fn stream<S: Service>(api: &Api<S>, ask: &Ask, running: Running, account: Account) -> Response {
     let shape = Shape::new(ask, &running.streams[0].model);
     let mut headers = headers(&running, "text/event-stream");
-    if !running.costs.is_empty() {
-        dollars(&mut headers, COST_MAX, running.cost_max());
+    if let Some(max) = sum(&running.costs, Costs::max) {
+        dollars(&mut headers, COST_MAX, max);
     }
     let choices = ask.requests.len() * ask.n as usize;
     let events = Merged::new(running.streams, ask.n);
     let ended = api.lifecycle.ended.clone();
-    let body = Body::new(EventStream::new(shape, choices, events, account, ended));
+    let body = Body::new(EventStream::new(shape, choices, events, running.costs, account, ended));
     let mut response = (headers, body).into_response();
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -253,11 +249,11 @@ async fn collect<S: Service>(
         Ok(mut collected) => {
             collected.keep_best(ask.best_of as usize, ask.n as usize);
             account.settle(StatusCode::OK);
-            if !costs.is_empty() {
-                let settled = costs.iter().map(|cost| *cost.settled.get().unwrap_or(&cost.max));
-                dollars(&mut headers, COST, settled.fold(Money::ZERO, Money::saturating_add));
+            let settled = sum(&costs, Costs::settled);
+            if let Some(settled) = settled {
+                dollars(&mut headers, COST, settled);
             }
-            (headers, shape.whole(&collected)).into_response()
+            (headers, shape.whole(&collected, settled)).into_response()
         }
         Err(refusal) => {
             let reason = refusal.reason.code().into();

@@ -47,7 +47,7 @@ pub use self::routes::{Access, Door, ROUTES};
 pub use self::serve::{Limits, serve};
 use crate::completion::{CompletionRequest, CompletionStream, Refusal, Route};
 use crate::config::ServeConfig;
-use crate::dispatch::{Cost, Explanation, Standing};
+use crate::dispatch::{Costs, Explanation, Standing};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::policy::Rules;
 use crate::policy::peer::Instance;
@@ -107,8 +107,7 @@ pub struct Placed {
     pub route: Route,
     /// Why there; `x-weir-reason` and a metric label, so from a closed list.
     pub reason: Cow<'static, str>,
-    /// Of a cloud that has a price.
-    pub cost: Option<Cost>,
+    pub costs: Costs,
     /// From its arrival to its first text, as was thought when it was placed.
     pub predicted_ttft: Option<Duration>,
 }

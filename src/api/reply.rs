@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::answer::Ask;
 use crate::completion::{Event, FinishReason, Refusal, TokenLogprob, Usage};
+use crate::money::Money;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,13 +124,13 @@ impl Shape {
         });
     }
 
-    /// The end of a stream that ended well.
-    pub(super) fn done(&self, out: &mut BytesMut, usage: &Usage) {
+    /// The end of a stream that ended well, and what it cost where that is known.
+    pub(super) fn done(&self, out: &mut BytesMut, usage: &Usage, cost: Option<Money>) {
         if self.include_usage {
             out.put_slice(b"data: ");
             out.put_slice(&self.chunk_head);
             out.put_slice(br#"],"usage":"#);
-            json(out, &UsageObject::from(usage));
+            json(out, &UsageObject::new(usage, cost));
             out.put_slice(b"}\n\n");
         }
         out.put_slice(b"data: [DONE]\n\n");
@@ -148,7 +149,7 @@ impl Shape {
     }
 
     /// The answer as one object.
-    pub(super) fn whole(&self, collected: &Collected) -> Vec<u8> {
+    pub(super) fn whole(&self, collected: &Collected, cost: Option<Money>) -> Vec<u8> {
         let mut out = BytesMut::with_capacity(self.whole_head.len() + collected.size());
         out.put_slice(&self.whole_head);
         for (index, choice) in collected.choices.iter().enumerate() {
@@ -172,7 +173,7 @@ impl Shape {
             out.put_u8(b'}');
         }
         out.put_slice(br#"],"usage":"#);
-        json(&mut out, &UsageObject::from(&collected.usage));
+        json(&mut out, &UsageObject::new(&collected.usage, cost));
         out.put_u8(b'}');
         out.into()
     }
@@ -307,6 +308,8 @@ struct UsageObject {
     completion_tokens: u64,
     total_tokens: u64,
     prompt_tokens_details: PromptTokensDetails,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_usd: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -314,13 +317,14 @@ struct PromptTokensDetails {
     cached_tokens: u64,
 }
 
-impl From<&Usage> for UsageObject {
-    fn from(usage: &Usage) -> Self {
+impl UsageObject {
+    fn new(usage: &Usage, cost: Option<Money>) -> Self {
         Self {
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,
             total_tokens: usage.prompt_tokens + usage.completion_tokens,
             prompt_tokens_details: PromptTokensDetails { cached_tokens: usage.cached_tokens },
+            cost_usd: cost.map(|cost| cost.to_string()),
         }
     }
 }

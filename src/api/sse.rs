@@ -15,10 +15,11 @@ use http_body::{Body, Frame};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::accounting::Account;
-use super::answer::{Merged, going_down};
+use super::answer::{self, Merged, going_down};
 use super::error::ApiError;
 use super::reply::{Cursor, Shape};
 use crate::completion::{Event, Refusal};
+use crate::dispatch::Costs;
 
 /// A frame ends when it has grown past this; some fifty chunks.
 const FRAME_BYTES: usize = 8 << 10;
@@ -28,6 +29,7 @@ pub(super) struct EventStream {
     cursors: Vec<Cursor>,
     /// None once the last event was written.
     events: Option<Merged>,
+    costs: Vec<Costs>,
     account: Account,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Written and not yet handed over.
@@ -39,6 +41,7 @@ impl EventStream {
         shape: Shape,
         choices: usize,
         events: Merged,
+        costs: Vec<Costs>,
         account: Account,
         ended: CancellationToken,
     ) -> Self {
@@ -46,6 +49,7 @@ impl EventStream {
             shape,
             cursors: vec![Cursor::default(); choices],
             events: Some(events),
+            costs,
             account,
             ended: Box::pin(ended.cancelled_owned()),
             buffer: BytesMut::new(),
@@ -71,7 +75,8 @@ impl EventStream {
                 self.shape.finish(&mut self.buffer, choice, reason);
             }
             Event::Usage(usage) => {
-                self.shape.done(&mut self.buffer, &usage);
+                let settled = answer::sum(&self.costs, Costs::settled);
+                self.shape.done(&mut self.buffer, &usage, settled);
                 self.end();
             }
             Event::Failed(refusal) => self.fail(&refusal),

@@ -322,7 +322,7 @@ impl Service for Rooms {
                 stream: placed.stream,
                 route: placed.route,
                 reason: Cow::Owned(placed.reason),
-                cost: placed.cost,
+                costs: placed.costs,
                 predicted_ttft: placed.predicted_ttft,
             }),
             Err((refusal, route)) => {

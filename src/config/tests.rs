@@ -22,6 +22,18 @@ fn load(text: &str) -> Result<(Config, Vec<Complaint>), Vec<Complaint>> {
     Config::from_text(text, Overrides::default(), &env)
 }
 
+/// The one cloud of a text, with these variables beside `KEY`.
+#[cfg(any(feature = "azure", feature = "google"))]
+fn cloud_with(text: &str, variables: &[(&str, &str)]) -> Result<CloudConfig, Vec<Complaint>> {
+    let env = |name: &str| match variables.iter().find(|(variable, _)| *variable == name) {
+        Some((_, value)) => Ok((*value).to_owned()),
+        None if name == "KEY" => Ok("sk-secret".to_owned()),
+        None => Err(VarError::NotPresent),
+    };
+    let (config, _) = Config::from_text(text, Overrides::default(), &env)?;
+    Ok(config.clouds.into_iter().next().expect("one row"))
+}
+
 /// Every complaint as it is printed.
 fn complaints(text: &str) -> Vec<String> {
     let complaints = load(text).expect_err("the config is wrong");

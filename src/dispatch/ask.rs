@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::decide::{Decision, Place};
 use super::row::{Known, Row, Wanted, not_allowed, was_not_sent};
-use super::{Dispatched, Dispatcher, Local, Quote, Rejected, restore};
+use super::{Costs, Dispatched, Dispatcher, Local, Quote, Rejected, restore};
 use crate::completion::{
     Backend, CompletionRequest, CompletionStream, Event, Fault, FinishReason, Input, Reason,
     Refusal, Route, Usage,
@@ -23,6 +23,8 @@ const RETRIES_MAX: u32 = 2;
 pub(super) struct Tries {
     left: u32,
     begun: bool,
+    /// The row that had it last and failed it.
+    last: Option<usize>,
 }
 
 /// What leaves, where to and why.
@@ -47,7 +49,7 @@ enum Answer {
 
 impl Tries {
     pub(super) fn new() -> Self {
-        Self { left: RETRIES_MAX, begun: false }
+        Self { left: RETRIES_MAX, begun: false, last: None }
     }
 
     /// Whether nobody else is to be asked, whatever becomes of the request.
@@ -73,6 +75,8 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             }
             Place::Shed(reason) => Err((late(reason), Route::Shed)),
             Place::Clouds(rows) => {
+                // Its place here is given back: what is away is no work ahead of others.
+                drop(prepared);
                 let leaving = Leaving {
                     rows: &rows,
                     cleared: &cleared,
@@ -82,10 +86,10 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
                 match self.ask_clouds(leaving, request, tries).await {
                     Ok(dispatched) => Ok(dispatched),
                     Err(refusal) if refusal.reason == Reason::Deadline => Err(self.reject(refusal)),
-                    Err(refusal) if !request.policy.here => self.filtered(request, refusal, &rows),
+                    Err(refusal) if !request.policy.here => self.filtered(request, refusal, tries),
                     Err(refusal) => {
                         let why = refusal.reason.code();
-                        let here = self.ask_local(request, prepared, &why, tries).await;
+                        let here = self.ask_local(request, None, &why, tries).await;
                         here.map_err(|refusal| self.reject(refusal))
                     }
                 }
@@ -110,11 +114,11 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
         &self,
         request: &CompletionRequest,
         refusal: Refusal,
-        rows: &[usize],
+        tries: &Tries,
     ) -> Result<Dispatched, Rejected> {
         let completes = matches!(request.input, Input::Fim(_) | Input::Text(_));
-        let (Reason::Cloud(Fault::Filtered), true, Some(&row)) =
-            (&refusal.reason, completes, rows.first())
+        let (Reason::Cloud(Fault::Filtered), true, Some(row)) =
+            (&refusal.reason, completes, tries.last)
         else {
             return Err(self.reject(refusal));
         };
@@ -129,7 +133,7 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             stream,
             route: Route::Cloud(self.rows[row].name.clone()),
             reason: refusal.reason.code(),
-            cost: None,
+            costs: Costs::default(),
             predicted_ttft: None,
         })
     }
@@ -169,7 +173,7 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
                 stream,
                 route: Route::Local,
                 reason: why.to_owned(),
-                cost: None,
+                costs: Costs::default(),
                 predicted_ttft: Some(predicted),
             })
         };
@@ -198,7 +202,7 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             here = &mut starting => return here,
             () = sleep(delay) => {}
         }
-        let hedged = async {
+        let mut hedged = std::pin::pin!(async {
             let (rows, cleared) = self.open_rows(request, Instant::now());
             let allowed = !rows.is_empty() && self.hedge.as_ref().is_some_and(|h| h.allowed());
             let leaving =
@@ -207,12 +211,18 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
                 true => self.ask_clouds(leaving, request, tries).await.ok(),
                 false => None,
             }
-        };
+        });
         tokio::select! {
             biased;
-            here = &mut starting => here,
-            Some(there) = hedged => Ok(there),
-            else => starting.await,
+            here = &mut starting => match here {
+                Ok(here) => Ok(here),
+                // It may be saved yet.
+                Err(refusal) => hedged.await.ok_or(refusal),
+            },
+            there = &mut hedged => match there {
+                Some(there) => Ok(there),
+                None => starting.await,
+            },
         }
     }
 
@@ -252,6 +262,7 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
                     let over = *reason == Reason::Deadline || is_the_request_s(reason);
                     if !was_not_sent(reason) {
                         self.tried(tries);
+                        tries.last = Some(row);
                     }
                     last = refusal;
                     if over {
@@ -308,6 +319,7 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             return Answer::NotNow;
         };
         if !self.may_try(tries) {
+            row.not_asked(began);
             return Answer::NoTriesLeft;
         }
         let charge = match row.till.charge(request, row.till.worst(&asked), predicted, why) {
@@ -323,12 +335,12 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
                 if let Some(predicted) = predicted {
                     calibration.record(predicted, took);
                 }
-                let cost = charge.cost();
+                let costs = Costs::of(charge.cost());
                 Answer::Content(Box::new(Dispatched {
                     stream: charge.watch(row.watch(stream, permit)),
                     route: Route::Cloud(row.name.clone()),
                     reason: why.to_owned(),
-                    cost,
+                    costs,
                     predicted_ttft: predicted,
                 }))
             }

@@ -35,7 +35,7 @@ pub(crate) use simulated::{Placed, Simulated};
 pub use standing::Standing;
 use threshold::Threshold;
 use till::Stayed;
-pub use till::{Cost, Terms};
+pub use till::{Costs, Terms};
 use tokio::time::Instant;
 
 use crate::completion::compliance::Declared;
@@ -148,8 +148,7 @@ pub struct Dispatched {
     pub route: Route,
     /// Stable, lower case: `x-weir-reason`.
     pub reason: String,
-    /// Of a cloud that has a price.
-    pub cost: Option<Cost>,
+    pub costs: Costs,
     /// From the request's arrival to its first text, as was thought when it was placed; None: of a
     /// cloud that has not answered lately.
     pub predicted_ttft: Option<Duration>,

@@ -5,13 +5,12 @@
 //! for conversations. The rest is a request like any other: policy, secrets, budgets and tries are
 //! looked at again.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
 use super::ask::Tries;
-use super::{Dispatched, Dispatcher, Local, Quote};
+use super::{Costs, Dispatched, Dispatcher, Local, Quote};
 use crate::completion::{
     Backend, CompletionRequest, CompletionStream, Event, Fault, Input, Reason, Refusal, Usage,
 };
@@ -32,7 +31,8 @@ struct Resuming<L, C> {
     tokens: u64,
     finished: bool,
     over: bool,
-    ready: VecDeque<Event>,
+    /// What the whole answer costs.
+    costs: Costs,
 }
 
 impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
@@ -58,7 +58,7 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             tokens: 0,
             finished: false,
             over: false,
-            ready: VecDeque::new(),
+            costs: placed.costs.clone(),
         };
         let events = stream::unfold(resuming, |mut resuming| async move {
             let event = resuming.next().await?;
@@ -73,9 +73,6 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
 
 impl<L: Local, C: Backend + Quote> Resuming<L, C> {
     async fn next(&mut self) -> Option<Event> {
-        if let Some(event) = self.ready.pop_front() {
-            return Some(event);
-        }
         if self.over {
             return None;
         }
@@ -88,7 +85,9 @@ impl<L: Local, C: Backend + Quote> Resuming<L, C> {
                     }
                 }
                 Event::Chunk(chunk) => {
-                    self.said.push_str(chunk.as_str());
+                    if self.said.len() <= SAID_BYTES_MAX {
+                        self.said.push_str(chunk.as_str());
+                    }
                     self.tokens += 1;
                     return Some(Event::Chunk(chunk));
                 }
@@ -127,9 +126,12 @@ impl<L: Local, C: Backend + Quote> Resuming<L, C> {
         self.dispatcher.tried(&mut self.tries);
         let said = self.tokens_before + self.tokens;
         let Some(rest) = continued(&self.request, &self.said, said) else { return Err(broke) };
+        // What broke gives its place back, which may be the one that is needed.
+        self.stream.events = Box::pin(stream::empty());
         let placed = self.dispatcher.dispatch_once(&Arc::new(rest), &mut self.tries).await;
         let placed = placed.map_err(|_| broke)?;
         self.dispatcher.telemetry.resumed(&placed.route);
+        self.costs.add(&placed.costs);
         self.stream = placed.stream;
         self.tokens_before = said;
         self.tokens = 0;

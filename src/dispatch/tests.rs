@@ -584,7 +584,7 @@ async fn the_cheapest_comes_first_and_what_costs_the_same_by_its_row() {
     // 100 bytes and 16 tokens, at 0.5 USD per million.
     assert_eq!(b.explain().await.clouds[1].cost_max_usd, "0.000058");
     let done = b.dispatcher.dispatch(request(None)).await.ok().unwrap();
-    assert_eq!(done.cost.expect("it has a price").max, Money::from_nano(58_000));
+    assert_eq!(done.costs.max(), Some(Money::from_nano(58_000)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -783,6 +783,16 @@ async fn what_a_cloud_filters_is_asked_nowhere_else_and_is_no_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_filtered_is_named_and_not_who_failed_before() {
+    let silent = Fake::new([refuse(Reason::CloudUnreachable)]);
+    let filters = Fake::new([refuse(Reason::Cloud(Fault::Filtered))]);
+    let b = bench(Fake::new([Act::Answer]), &[silent, filters]);
+    let away = of(RequestPolicy { here: false, ..RequestPolicy::open() });
+    let done = b.dispatcher.dispatch(away).await.ok().unwrap();
+    assert_eq!((done.route.to_string().as_str(), &*done.reason), ("cloud:c1", "cloud_filtered"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stalled_box_is_hedged_within_a_twentieth_of_all() {
     let slow = Act::AnswerAfter(Duration::from_secs(1));
     let mut acts: Vec<Act> = vec![Act::AnswerAfter(Duration::from_millis(20)); 40];
@@ -804,6 +814,23 @@ async fn a_stalled_box_is_hedged_within_a_twentieth_of_all() {
     assert!((2..=27).contains(&hedged), "twenty saved and a twentieth at most: {hedged}");
 }
 
+/// The box falls silent and then fails, while the cloud is about to answer.
+#[tokio::test(start_paused = true)]
+async fn a_hedge_saves_what_the_box_fails() {
+    let fails = Refusal::new(Reason::EngineFailed, "no");
+    let mut acts: Vec<Act> = vec![Act::AnswerAfter(Duration::from_millis(20)); 40];
+    acts.push(Act::Refuse(fails, Duration::from_millis(100)));
+    let cloud = Fake::new([Act::AnswerAfter(Duration::from_millis(100))]);
+    let b = bench_under(Fake2(Fake::new(acts), cloud), |overflow| overflow.hedge = true);
+    for _ in 0..40 {
+        b.expect("local", "below_threshold").await;
+    }
+    let began = Instant::now();
+    b.expect("cloud:c0", "hedged").await;
+    assert_eq!(began.elapsed(), Duration::from_millis(150));
+    assert_eq!(b.clouds[0].asked(), 1);
+}
+
 const POEM: &str = "fn main() { let mut sum = 0; for n in 0..10 { sum += n; } print(sum); } ";
 
 /// Cut at every word, by clouds and by a box that can go on with it.
@@ -817,13 +844,19 @@ async fn an_answer_that_breaks_goes_on_where_it_was() {
             for second in [None, Some(1), Some(3)] {
                 let cuts = [Some(first), second, None];
                 let cloud = Fake::new(cuts.map(|cut| Act::Recite(POEM, cut)));
-                let b = bench(Fake::new([Act::Recite(POEM, None)]), &[cloud]);
+                let local = Fake::new([Act::Recite(POEM, None)]);
+                let b = bench_at(local, &[cloud], [terms(Some("1"))].into_iter());
                 b.local.load(2.0);
                 let input = Input::Text("fn ".into());
                 let asked =
                     CompletionRequest { max_tokens, ..CompletionRequest::greedy("r", input, 1) };
                 let done = b.dispatcher.dispatch(Arc::new(asked)).await.ok().unwrap();
+                let one = Money::from_nano(116_000);
+                assert_eq!(done.costs.max(), Some(one));
                 let events: Vec<Event> = done.stream.events.collect().await;
+                // None said what it used, so each costs the most that it may.
+                let all = Money::from_nano(one.nano() * b.clouds[0].asked() as u64);
+                assert_eq!(done.costs.settled(), Some(all));
                 let text: String = events
                     .iter()
                     .filter_map(|event| match event {

@@ -1,7 +1,7 @@
 //! What an attempt may cost: set aside before it leaves, settled when it is over.
 
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -22,13 +22,47 @@ pub struct Terms {
     pub region: Option<Arc<str>>,
 }
 
-/// What a reply costs.
+/// What one cloud's part of a reply costs.
 #[derive(Clone, Debug, Default)]
-pub struct Cost {
+pub(super) struct Cost {
     /// At most.
-    pub max: Money,
+    max: Money,
     /// Set when the cloud has said what it used.
-    pub settled: Arc<OnceLock<Money>>,
+    settled: Arc<OnceLock<Money>>,
+}
+
+/// What a reply costs: of each cloud with a price that had a part in it. An answer that goes on in
+/// another cloud gets one more while it is read.
+#[derive(Clone, Debug, Default)]
+pub struct Costs(Arc<Mutex<Vec<Cost>>>);
+
+impl Costs {
+    pub(super) fn of(cost: Option<Cost>) -> Self {
+        Self(Arc::new(Mutex::new(cost.into_iter().collect())))
+    }
+
+    pub(super) fn add(&self, more: &Self) {
+        let more = more.all().clone();
+        self.all().extend(more);
+    }
+
+    /// The most that it may cost, as far as is known by now; None: nobody said what it costs.
+    pub fn max(&self) -> Option<Money> {
+        self.sum(|cost| cost.max)
+    }
+
+    /// What it costs, by the worst case where a cloud has not said.
+    pub fn settled(&self) -> Option<Money> {
+        self.sum(|cost| *cost.settled.get().unwrap_or(&cost.max))
+    }
+
+    fn sum(&self, of: impl Fn(&Cost) -> Money) -> Option<Money> {
+        self.all().iter().map(of).reduce(Money::saturating_add)
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Cost>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Writes down what wanted to leave and did not.
@@ -198,12 +232,14 @@ impl Charge {
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        let Some(reservation) = self.reservation.take() else { return };
         let mut entry = std::mem::replace(&mut self.entry, Entry::new(outcome));
         entry.outcome = outcome;
-        // The only one to set it is the one who settles.
-        let _first = self.cost.settled.set(entry.cost.unwrap_or(self.cost.max));
-        reservation.settle(entry);
+        let cost = entry.cost.unwrap_or(self.cost.max);
+        // Nothing is settled twice.
+        if let (Ok(()), Some(reservation)) = (self.cost.settled.set(cost), self.reservation.take())
+        {
+            reservation.settle(entry);
+        }
     }
 }
 

@@ -170,10 +170,12 @@ fn the_founding_story() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         assert_eq!(told(&last, "x-weir-cost-usd"), "0.000018");
-        let streamed = json!({"prompt": "let a = ", "max_tokens": 8, "stream": true});
+        let streamed = json!({"prompt": "let a = ", "max_tokens": 8, "stream": true,
+            "stream_options": {"include_usage": true}});
         let streamed = ask(&weir, route, AGENCY, &streamed, &[]).await;
         let max: f64 = told(&streamed, "x-weir-cost-max-usd").parse().expect("dollars");
         assert!(max > 0.000018 && max < 0.01, "{max}");
+        assert!(streamed.text().contains(r#""cost_usd":"0.000018""#), "{}", streamed.text());
 
         let poor = ask(&weir, route, STARTUP, &body, &[]).await;
         assert_eq!(where_and_why(&poor), expected("local", "budget_spent"));

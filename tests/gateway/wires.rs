@@ -5,6 +5,7 @@ mod aws;
 #[cfg(feature = "azure")]
 mod azure;
 mod door;
+mod every;
 mod frames;
 #[cfg(feature = "google")]
 mod google;

@@ -14,13 +14,7 @@ type Variables = [(&'static str, &'static str)];
 
 /// With these variables beside `KEY`.
 fn load_with(more: &str, variables: &[(&str, &str)]) -> Result<CloudConfig, Vec<Complaint>> {
-    let env = |name: &str| match variables.iter().find(|(variable, _)| *variable == name) {
-        Some((_, value)) => Ok((*value).to_owned()),
-        None if name == "KEY" => Ok("sk-secret".to_owned()),
-        None => Err(VarError::NotPresent),
-    };
-    let (config, _) = Config::from_text(&row(more), Overrides::default(), &env)?;
-    Ok(config.clouds.into_iter().next().expect("one row"))
+    cloud_with(&row(more), variables)
 }
 
 fn cloud(more: &str, variables: &[(&str, &str)]) -> (CloudConfig, Azure) {

@@ -61,8 +61,8 @@ impl Breaker {
         Some(open)
     }
 
-    /// The try after an opening gave content: what was counted before is over. The next opening is
-    /// short again once an answer has ended well.
+    /// The try after an opening gave content: what was counted before is over, and the next opening
+    /// is short again.
     pub(super) fn closed(&mut self) {
         self.buckets = Default::default();
         self.in_a_row = 0;

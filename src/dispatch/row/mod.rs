@@ -135,6 +135,11 @@ impl<C> Row<C> {
         }
     }
 
+    /// Nothing was sent after all, so nothing is learnt: the next request may try.
+    pub(super) fn not_asked(&self, now: Instant) {
+        self.health.not_asked(now);
+    }
+
     /// An answer of the cloud came to its end.
     pub(super) fn ended_well(&self, now: Instant) {
         self.health.ended_well(now);
@@ -269,17 +274,21 @@ impl Health {
         self.state().breaker.good(now);
     }
 
-    fn refused(&self, refusal: &Refusal, now: Instant) {
+    fn not_asked(&self, now: Instant) {
         let mut state = self.state();
-        let probed = std::mem::take(&mut state.probing);
         state.ttft.refused();
-        if was_not_sent(&refusal.reason) {
-            // Nothing was sent, so nothing was learnt: the next request may try.
-            if probed {
-                state.paused_until = Some(now);
-            }
-            return;
+        if std::mem::take(&mut state.probing) {
+            state.paused_until = Some(now);
         }
+    }
+
+    fn refused(&self, refusal: &Refusal, now: Instant) {
+        if was_not_sent(&refusal.reason) {
+            return self.not_asked(now);
+        }
+        let mut state = self.state();
+        state.probing = false;
+        state.ttft.refused();
         if let Some(pause) = state.pause(refusal, now) {
             state.paused_until = state.paused_until.max(Some(now + pause));
         }

@@ -182,7 +182,7 @@ impl Service for Shared {
             events: Box::pin(Count::new(request, self.0.clone())),
         };
         let (route, reason) = (Route::Local, "local".into());
-        Ok(Placed { stream, route, reason, cost: None, predicted_ttft: None })
+        Ok(Placed { stream, route, reason, costs: Default::default(), predicted_ttft: None })
     }
 
     async fn explain(&self, _: &Arc<CompletionRequest>) -> Explanation {

@@ -10,9 +10,9 @@ use serde_json::json;
 use super::recording::{Recording, aws_keys};
 use super::sigv4::{SKEW, Scope, verify};
 use crate::support::cloud::{Cloud, Seen, Step, chunk, status};
+use crate::support::http;
 use crate::support::process::Process;
 use crate::support::weir::{PATIENCE, drive};
-use crate::support::{http, scale};
 
 fn recordings() -> Vec<Recording> {
     Recording::all("aws")
@@ -35,27 +35,6 @@ async fn each_reads_and_writes_as_documented_and_signs() {
         let scope = scope(&recording);
         let check = |seen: &Seen| assert_eq!(verify(seen, &scope, SystemTime::now()), Ok(()));
         recording.reads_and_writes_as_documented(check).await;
-    }
-}
-
-#[tokio::test]
-async fn splits_do_not_matter() {
-    for recording in recordings() {
-        recording.splits_do_not_matter(40 / scale::count(40)).await;
-    }
-}
-
-#[tokio::test]
-async fn errors_have_their_meaning() {
-    for recording in recordings() {
-        recording.errors_have_their_meaning().await;
-    }
-}
-
-#[tokio::test]
-async fn broken_streams_end_honestly() {
-    for recording in recordings() {
-        recording.broken_streams_end_honestly().await;
     }
 }
 

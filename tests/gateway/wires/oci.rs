@@ -16,7 +16,6 @@ use rustls_pki_types::pem::PemObject;
 
 use super::recording::Recording;
 use crate::support::cloud::{Cloud, Seen, Step, chunk, chunked_head, status};
-use crate::support::scale;
 
 /// What Oracle requires of a request with a body.
 const REQUIRED: [&str; 6] =
@@ -84,27 +83,6 @@ async fn each_reads_and_writes_as_documented_and_signs() {
     for recording in recordings() {
         let check = |seen: &Seen| assert_eq!(verify(seen, SystemTime::now()), Ok(()));
         recording.reads_and_writes_as_documented(check).await;
-    }
-}
-
-#[tokio::test]
-async fn splits_do_not_matter() {
-    for recording in recordings() {
-        recording.splits_do_not_matter(20 / scale::count(20)).await;
-    }
-}
-
-#[tokio::test]
-async fn errors_have_their_meaning() {
-    for recording in recordings() {
-        recording.errors_have_their_meaning().await;
-    }
-}
-
-#[tokio::test]
-async fn broken_streams_end_honestly() {
-    for recording in recordings() {
-        recording.broken_streams_end_honestly().await;
     }
 }
 
