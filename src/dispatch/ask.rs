@@ -312,7 +312,7 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             Err(refusal) => return Answer::Refused(refusal),
         };
         let began = Instant::now();
-        let predicted = known(row, &asked, began).ttft();
+        let predicted = known(row.ttft(began), row, &asked).ttft();
         let left = row.backend.left(began);
         let wanted = Wanted { asked: &asked, left, now: began, nowhere_else };
         let Some(permit) = row.admit(wanted) else {
@@ -354,8 +354,8 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
 
 /// What is known of a row's time to first token: what it showed, or what it told where that is
 /// more.
-pub(super) fn known<C: Quote>(row: &Row<C>, asked: &Asked, now: Instant) -> Known {
-    match (row.ttft(now), row.backend.told_ttft(asked)) {
+pub(super) fn known<C: Quote>(showed: Known, row: &Row<C>, asked: &Asked) -> Known {
+    match (showed, row.backend.told_ttft(asked)) {
         (known, None) => known,
         (Known::Answers { ttft, enough }, Some(told)) => {
             Known::Answers { ttft: ttft.max(told), enough }

@@ -2,6 +2,7 @@
 //!
 //! Each filter has a stable code; of what is left the cheapest that is fast enough comes first.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 use super::Quote;
 use super::ask::known;
 use super::row::{Known, Row, Wanted};
-use crate::completion::{CompletionRequest, Refusal};
+use crate::completion::CompletionRequest;
 use crate::ledger::Moment;
 use crate::money::{Asked, Money};
 
@@ -44,7 +45,7 @@ pub(super) struct Candidate {
     /// Whether the objective is out of its reach.
     slow: bool,
     /// The code of the first filter that it failed.
-    pub(super) verdict: Result<(), String>,
+    pub(super) verdict: Result<(), Cow<'static, str>>,
 }
 
 /// A row as an operator is told of it.
@@ -74,22 +75,22 @@ pub(super) fn consider<C: Quote>(
 }
 
 fn candidate<C: Quote>(index: usize, row: &Row<C>, asking: Asking<'_>) -> Candidate {
-    let Asking { request, here, now, .. } = asking;
-    let quoted = row.backend.quote(request);
-    let known = quoted.as_ref().map_or(Known::Nothing, |asked| known(row, asked, now));
     let mut candidate = Candidate {
         row: index,
         cost: Money::ZERO,
         prefer: row.bounds.prefer,
-        known,
-        slow: match known {
-            Known::Nothing => false,
-            Known::Awaited(asked) => now.duration_since(asked) > here.wanted,
-            Known::Answers { ttft, .. } => ttft > here.wanted,
-        },
+        known: Known::Nothing,
+        slow: false,
         verdict: Ok(()),
     };
-    candidate.verdict = filters(&mut candidate, row, quoted, asking);
+    candidate.verdict = match row.backend.quote(asking.request) {
+        Ok(asked) => candidate.weigh(row, &asked, asking).map_err(Cow::Borrowed),
+        // What policy says of it is worse to get wrong.
+        Err(refusal) => match row.may_have(&asking.request.policy) {
+            Ok(()) => Err(refusal.reason.code().into()),
+            Err(code) => Err(code.into()),
+        },
+    };
     candidate
 }
 
@@ -103,27 +104,41 @@ struct Asking<'a> {
     moment: Option<Moment>,
 }
 
-/// In the order of what is worse to get wrong: policy, ability, health, speed, money.
-fn filters<C: Quote>(
-    candidate: &mut Candidate,
-    row: &Row<C>,
-    quoted: Result<Asked, Refusal>,
-    asking: Asking<'_>,
-) -> Result<(), String> {
-    let Asking { request, here, now, moment } = asking;
-    row.may_have(&request.policy)?;
-    let asked = quoted.map_err(|refusal| refusal.reason.code())?;
-    candidate.cost = row.till.worst(&asked);
-    let left = row.backend.left(now);
-    let nowhere_else = here.wait.is_none();
-    row.is_open(Wanted { asked: &asked, left, now, nowhere_else })?;
-    if is_too_late(candidate.known.ttft(), here.patience) {
-        return Err("cloud_late".into());
+impl Candidate {
+    /// Learns what is known of the row, and holds it against the filters, in the order of what is
+    /// worse to get wrong: policy, ability, health, speed, money.
+    fn weigh<C: Quote>(
+        &mut self,
+        row: &Row<C>,
+        asked: &Asked,
+        asking: Asking<'_>,
+    ) -> Result<(), &'static str> {
+        let Asking { request, here, now, moment } = asking;
+        let left = row.backend.left(now);
+        let nowhere_else = here.wait.is_none();
+        let (showed, open) = row.look(Wanted { asked, left, now, nowhere_else });
+        self.known = known(showed, row, asked);
+        self.slow = is_slow(self.known, here.wanted, now);
+        row.may_have(&request.policy)?;
+        self.cost = row.till.worst(asked);
+        open?;
+        if is_too_late(self.known.ttft(), here.patience) {
+            return Err("cloud_late");
+        }
+        if self.slow && !is_worth_a_try(self.known, here.wait) {
+            return Err("cloud_slow");
+        }
+        row.till.check(request.tenant, self.cost, moment)
     }
-    if candidate.slow && !is_worth_a_try(candidate.known, here.wait) {
-        return Err("cloud_slow".into());
+}
+
+/// Whether the objective is out of its reach.
+fn is_slow(cloud: Known, wanted: Duration, now: Instant) -> bool {
+    match cloud {
+        Known::Nothing => false,
+        Known::Awaited(asked) => now.duration_since(asked) > wanted,
+        Known::Answers { ttft, .. } => ttft > wanted,
     }
-    Ok(row.till.check(request.tenant, candidate.cost, moment)?)
 }
 
 /// Whether the client will have given up before the first token.
@@ -177,7 +192,7 @@ pub(super) fn told<C>(rows: &[Row<C>], candidates: &[Candidate]) -> Vec<Consider
     let order = order(candidates);
     let told = |candidate: &Candidate| Considered {
         cloud: rows[candidate.row].name.to_string(),
-        verdict: candidate.verdict.clone().err().unwrap_or_else(|| "ok".into()),
+        verdict: candidate.verdict.clone().err().unwrap_or(Cow::Borrowed("ok")).into_owned(),
         place: order.iter().position(|next| next.row == candidate.row).map(|place| place + 1),
         predicted_ttft_ms: candidate.known.ttft().map(|ttft| ttft.as_secs_f64() * 1e3),
         cost_max_usd: candidate.cost.to_string(),

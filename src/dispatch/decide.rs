@@ -246,7 +246,7 @@ fn leave(candidates: &[Candidate], clear: impl FnOnce() -> Result<Cleared, Reaso
 
 /// Why nobody is left of those that policy would allow; the first one's reason.
 fn why_none(candidates: &[Candidate]) -> &str {
-    let is_policy = |why: &&String| why.starts_with("compliance:") || why.starts_with("policy:");
+    let is_policy = |why: &str| why.starts_with("compliance:") || why.starts_with("policy:");
     let mut refused = candidates.iter().filter_map(|candidate| candidate.verdict.as_ref().err());
-    refused.find(|why| !is_policy(why)).map_or("cloud_paused", String::as_str)
+    refused.find(|why| !is_policy(why)).map_or("cloud_paused", |why| why)
 }

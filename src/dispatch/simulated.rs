@@ -89,7 +89,7 @@ impl<L: Load, C: Quote> Simulated<L, C> {
         self.dispatcher.commit(request, &decision, now);
         for (kept, candidate) in self.kept.iter_mut().zip(&decision.candidates) {
             if let Err(code) = &candidate.verdict {
-                *kept.entry(code.clone()).or_default() += 1;
+                *kept.entry(code.to_string()).or_default() += 1;
             }
         }
         decision.place.into()

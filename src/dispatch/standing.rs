@@ -26,22 +26,17 @@ impl<L, C: Quote> Dispatcher<L, C> {
         // What fits in nowhere else is no larger than this.
         let nothing = Asked { bytes: 0, messages: 0, max_tokens: 0, n: 0 };
         let now = Instant::now();
-        let standing = |row: &Row<C>| Standing {
-            cloud: row.name.to_string(),
-            state: row
-                .is_open(Wanted {
-                    asked: &nothing,
-                    left: row.backend.left(now),
-                    now,
-                    nowhere_else: false,
-                })
-                .err()
-                .unwrap_or("ok")
-                .to_owned(),
-            in_flight: row.in_flight(),
-            predicted_ttft_ms: known(row, &nothing, now)
-                .ttft()
-                .map(|ttft| ttft.as_secs_f64() * 1e3),
+        let standing = |row: &Row<C>| {
+            let left = row.backend.left(now);
+            let wanted = Wanted { asked: &nothing, left, now, nowhere_else: false };
+            let (showed, open) = row.look(wanted);
+            let ttft = known(showed, row, &nothing).ttft();
+            Standing {
+                cloud: row.name.to_string(),
+                state: open.err().unwrap_or("ok").to_owned(),
+                in_flight: row.in_flight(),
+                predicted_ttft_ms: ttft.map(|ttft| ttft.as_secs_f64() * 1e3),
+            }
         };
         self.rows.iter().map(standing).collect()
     }

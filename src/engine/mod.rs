@@ -166,7 +166,10 @@ struct Engine {
 impl Engine {
     /// Runs steps until told to stop.
     fn run(&mut self) -> Result<(), DeviceError> {
-        while self.take_inbox() {
+        // When the step before ended, or work came: what lies between two steps is part of how long
+        // the next one takes.
+        let mut since = Instant::now();
+        while self.take_inbox(&mut since) {
             let rates = &self.rates;
             let always = self.speculate == Speculate::Always;
             let costs = if always { &self.free } else { rates.costs() };
@@ -174,10 +177,11 @@ impl Engine {
                 .scheduler
                 .schedule(Instant::now(), costs, |decodes| rates.prefill_rows(decodes));
             if !rows.is_empty() {
-                let started = Instant::now();
                 let ticket = self.device.submit(self.scheduler.step())?;
                 self.device.collect(ticket, &mut self.rows)?;
-                self.rates.record(rows, started.elapsed());
+                let now = Instant::now();
+                self.rates.record(rows, now.duration_since(since));
+                since = now;
                 let generated = self.scheduler.advance(&self.rows);
                 self.rates.record_tokens(rows, generated);
             }
@@ -188,9 +192,11 @@ impl Engine {
 
     /// Takes in everything that arrived; waits only when there is nothing else to do. False:
     /// the engine was told to stop, or nobody is left who could ask anything.
-    fn take_inbox(&mut self) -> bool {
+    fn take_inbox(&mut self, since: &mut Instant) -> bool {
         if self.scheduler.is_idle() {
-            match self.inbox.recv() {
+            let command = self.inbox.recv();
+            *since = Instant::now();
+            match command {
                 Ok(Command::Stop) | Err(RecvError) => return false,
                 Ok(command) => self.take(command),
             }

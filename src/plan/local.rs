@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::pace::{Pace, PaceMeter};
 use super::sessions::Sessions;
 use super::speed::{BoxSpeed, PassTimes};
 use super::trace::Arrival;
@@ -48,6 +49,7 @@ pub(super) struct SimulatedBox {
     waiting_tokens: usize,
     running: Vec<Running>,
     stride: Option<Stride>,
+    pace: PaceMeter,
     /// Reused list of who prefills.
     prefills: Vec<(Rank, usize)>,
 }
@@ -148,6 +150,7 @@ impl SimulatedBox {
             waiting_tokens: 0,
             running: Vec::with_capacity(room.slots),
             stride: None,
+            pace: PaceMeter::default(),
             prefills: Vec::with_capacity(room.slots),
             room,
         };
@@ -169,6 +172,11 @@ impl SimulatedBox {
     /// The state that the box publishes.
     pub(super) fn saturation(&self) -> &Rc<Saturation> {
         &self.saturation
+    }
+
+    /// None: it had nothing to do.
+    pub(super) fn pace(&self) -> Option<Pace> {
+        self.pace.pace()
     }
 
     /// Sequences that wait for a slot.
@@ -233,6 +241,7 @@ impl SimulatedBox {
     /// the next.
     pub(super) fn advance(&mut self, now_ns: u64, progress: &mut Vec<Progress>) {
         let stride = self.stride.take().expect("something runs");
+        self.pace.look(&self.saturation, (stride.passes * stride.pass_ns) as f64);
         self.record(stride, stride.passes);
         let mut index = 0;
         while index < self.running.len() {

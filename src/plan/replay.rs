@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::cloud::{Answer, CloudRow, SimulatedCloud, Why};
 use super::local::{BoxRoom, Progress, SimulatedBox};
 use super::outcome::{CloudOutcome, Outcome, Placement, Tallies};
+use super::pace::Pace;
 use super::rivals::{Cooldown, QueueDepth};
 use super::router::{Router, Sight, Weir};
 use super::speed::BoxSpeed;
@@ -45,6 +46,11 @@ pub enum Policy {
 
 /// Replays a trace.
 pub fn replay(trace: &Trace, world: &World, policy: Policy) -> Outcome {
+    replay_paced(trace, world, policy).0
+}
+
+/// [`replay`], and how fast the box was in it; None: it had nothing to do.
+pub fn replay_paced(trace: &Trace, world: &World, policy: Policy) -> (Outcome, Option<Pace>) {
     // A simulated cloud that fails is no news for a log.
     let nobody = tracing::subscriber::NoSubscriber::default();
     tracing::subscriber::with_default(nobody, || Replay::new(trace, world, policy).run())
@@ -134,7 +140,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn run(mut self) -> Outcome {
+    fn run(mut self) -> (Outcome, Option<Pace>) {
         for request in 0..self.trace.arrivals.len() as u32 {
             let at_ns = self.arrival(request).at_ns;
             self.play_until(at_ns);
@@ -148,7 +154,7 @@ impl<'a> Replay<'a> {
             tally: cloud.tally,
             kept,
         });
-        self.tallies.outcome(rows.collect())
+        (self.tallies.outcome(rows.collect()), self.local.pace())
     }
 
     fn arrival(&self, request: u32) -> Arrival {

@@ -115,6 +115,21 @@ impl BoxSpeed {
     }
 }
 
+impl BoxSpeed {
+    /// With passes that take so many times as long.
+    #[must_use]
+    pub fn slower(&self, decode: f64, prefill: f64) -> Self {
+        let times = |table: &[(u32, f64)], by: f64| {
+            table.iter().map(|&(rows, ms)| (rows, ms * by)).collect()
+        };
+        Self {
+            decode_ms: times(&self.decode_ms, decode),
+            prefill_ms: times(&self.prefill_ms, prefill),
+            ..self.clone()
+        }
+    }
+}
+
 fn is_time(ms: f64) -> bool {
     ms > 0.0 && ms <= 1e9
 }

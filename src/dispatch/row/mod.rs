@@ -68,9 +68,10 @@ impl<C> Row<C> {
         permits(policy, &self.declared)
     }
 
-    /// Whether it could be asked now; else the reason's code.
-    pub(super) fn is_open(&self, wanted: Wanted<'_>) -> Result<(), &'static str> {
-        self.health.is_open(wanted)
+    /// What its answers have told of its time to first token, and whether it could be asked now;
+    /// else the reason's code.
+    pub(super) fn look(&self, wanted: Wanted<'_>) -> (Known, Result<(), &'static str>) {
+        self.health.look(wanted)
     }
 
     /// Whether to ask now, and a place there. After a pause one request tries, and the others wait
@@ -234,11 +235,13 @@ impl Health {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn is_open(&self, wanted: Wanted<'_>) -> Result<(), &'static str> {
-        if self.held.load(Ordering::Relaxed) {
-            return Err("cloud_held");
-        }
-        self.state().is_open(wanted, self.in_flight())
+    fn look(&self, wanted: Wanted<'_>) -> (Known, Result<(), &'static str>) {
+        let state = self.state();
+        let open = match self.held.load(Ordering::Relaxed) {
+            true => Err("cloud_held"),
+            false => state.is_open(wanted, self.in_flight()),
+        };
+        (state.ttft.known(wanted.now), open)
     }
 
     fn enter(&self, wanted: Wanted<'_>) -> bool {

@@ -14,9 +14,11 @@ use crate::cli::bench::figures::median;
 use crate::cli::{Failure, block_on, complain};
 use crate::completion::Priority;
 use crate::config::{ModelConfig, Speculate};
+use crate::engine::EngineHandle;
 use crate::plan::generate::{Recipe, Shape, Sizes};
 use crate::plan::{
-    Arrival, BoxRoom, BoxSpeed, CloudRow, CloudSpeed, Outcome, Policy, Trace, World, replay,
+    Arrival, BoxRoom, BoxSpeed, CloudRow, CloudSpeed, Outcome, Pace, PaceMeter, Policy, Trace,
+    World, replay, replay_paced,
 };
 use crate::telemetry::Telemetry;
 
@@ -32,6 +34,12 @@ const ALONE: usize = 20;
 const PERSON_RATE: f64 = 0.3;
 /// A cloud's time is known but for the noise of the machine.
 const NOISE: f64 = 1.05;
+
+/// Between two looks at a box.
+const LOOKS: Duration = Duration::from_millis(10);
+/// Replays in which the simulated box is made as fast as the real one was. What it is asked to do
+/// changes with its speed, so one does not suffice.
+const FITS: usize = 6;
 
 /// What is known of a request before it is asked.
 const UNANSWERED: Answered = Answered::nothing(Place::Local);
@@ -154,11 +162,13 @@ impl Twice {
     }
 
     async fn trial(&self, name: &'static str, load: &Load) -> Result<Trial, Failure> {
-        let before = self.world_now(load).await?;
+        let world = self.world_now(load).await?;
+        let watching = tokio::spawn(watch(self.stage.engine.clone(), load.ends));
         let real = self.stage.weir(load).await?.answers;
-        let after = self.world_now(load).await?;
-        let world = World { speed: between(&before.speed, &after.speed), ..after };
-        let simulated = replay(&self.recorded(load, &real)?, &world, Policy::Weir);
+        let pace = watching.await.ok().flatten();
+        let trace = self.recorded(load, &real)?;
+        let world = as_fast(world, &trace, pace);
+        let simulated = replay(&trace, &world, Policy::Weir);
         let left = real.iter().filter(|answered| matches!(answered.place, Place::Cloud(_)));
         Ok(Trial {
             trace: name,
@@ -233,17 +243,31 @@ impl Twice {
     }
 }
 
-/// A box that was measured twice: the means.
-fn between(before: &BoxSpeed, after: &BoxSpeed) -> BoxSpeed {
-    let means = |a: &[(u32, f64)], b: &[(u32, f64)]| {
-        a.iter().zip(b).map(|(&(rows, a), &(_, b))| (rows, f64::midpoint(a, b))).collect()
-    };
-    BoxSpeed {
-        decode_ms: means(&before.decode_ms, &after.decode_ms),
-        prefill_ms: means(&before.prefill_ms, &after.prefill_ms),
-        draft_gain: f64::midpoint(before.draft_gain, after.draft_gain),
-        overhead_ms: f64::midpoint(before.overhead_ms, after.overhead_ms),
+/// How fast the engine says that it is, all the while.
+async fn watch(engine: EngineHandle, ends: Duration) -> Option<Pace> {
+    let mut meter = PaceMeter::default();
+    let began = tokio::time::Instant::now();
+    while began.elapsed() < ends {
+        tokio::time::sleep(LOOKS).await;
+        meter.look(engine.saturation(), 1.0);
     }
+    meter.pace()
+}
+
+/// With a box that says of itself what the real one said while it ran this trace: a machine that
+/// others use too changes its speed within seconds.
+fn as_fast(mut world: World, trace: &Trace, real: Option<Pace>) -> World {
+    let Some(real) = real else { return world };
+    for _ in 0..FITS {
+        let (_, Some(pace)) = replay_paced(trace, &world, Policy::Weir) else { return world };
+        let decode = real.token_ms / pace.token_ms;
+        let prefill = real.prompt_token_ms / pace.prompt_token_ms;
+        if !(decode.is_normal() && prefill.is_normal()) {
+            return world;
+        }
+        world.speed = world.speed.slower(decode, prefill);
+    }
+    world
 }
 
 fn common(a: &[u32], b: &[u32]) -> usize {
