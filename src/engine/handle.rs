@@ -236,7 +236,7 @@ impl EngineHandle {
         let prompt = self.tokenise(&request).await?;
         let uncached = self.uncached(request.tenant, &prompt);
         places[0].announce(uncached);
-        let before = self.saturation().wait_ms(places.len(), uncached);
+        let before = self.saturation().work_before_ms(places.len(), uncached);
         let work_ms = before + self.saturation().own_work_ms(uncached);
         Ok(Prepared { request, prompt, rules, places, work_ms, since: Instant::now() })
     }
@@ -254,7 +254,7 @@ impl EngineHandle {
         self.check_open(request)?;
         let prompt = self.tokenise(request).await?;
         let own = self.saturation().own_work_ms(self.uncached(request.tenant, &prompt));
-        Ok(self.time_of(self.saturation().wait_ms(0, 0) + own))
+        Ok(self.time_of(self.saturation().work_ahead_ms() + own))
     }
 
     fn time_of(&self, work_ms: f64) -> Duration {

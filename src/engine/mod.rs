@@ -57,8 +57,8 @@ pub use self::memory::{MemoryPlan, MemoryWish, available_memory, plan_memory};
 pub(crate) use self::message::SequenceId;
 pub(crate) use self::predict::Predictor;
 pub(crate) use self::rates::Rates;
+pub(crate) use self::saturation::Load;
 pub use self::saturation::Saturation;
-pub(crate) use self::saturation::{Load, tokens_left};
 pub(crate) use self::scheduler::{StepRows, TOKENS_PER_TURN};
 pub(crate) use self::sequence::Rank;
 
@@ -231,9 +231,7 @@ impl Engine {
         for generated in self.scheduler.take_ends() {
             self.rates.record_sequence(generated);
         }
-        let mean = self.rates.sequence_tokens();
-        let load = self.scheduler.load();
-        self.places.saturation.publish_load(load, self.scheduler.tokens_left(mean));
+        self.places.saturation.publish_load(self.scheduler.load());
         self.places.saturation.publish_rates(&self.rates);
     }
 

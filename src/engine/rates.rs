@@ -123,7 +123,7 @@ impl Rates {
         self.decode_row_ms.get() / self.draft_gain.get().max(f64::MIN_POSITIVE)
     }
 
-    pub(crate) fn sequence_tokens(&self) -> f64 {
+    pub(super) fn sequence_tokens(&self) -> f64 {
         self.sequence_tokens.get()
     }
 }

@@ -13,7 +13,7 @@ use super::sessions::Sessions;
 use super::speed::{BoxSpeed, PassTimes};
 use super::trace::Arrival;
 use crate::engine::{
-    Load, Predictor, Rank, Rates, Saturation, SequenceId, StepRows, TOKENS_PER_TURN, tokens_left,
+    Load, Predictor, Rank, Rates, Saturation, SequenceId, StepRows, TOKENS_PER_TURN,
 };
 
 /// How many of a stride's equal passes the engine's averages are told of; so many make an average
@@ -50,10 +50,8 @@ pub(super) struct SimulatedBox {
     running: Vec<Running>,
     stride: Option<Stride>,
     pace: PaceMeter,
-    /// Reused list of who prefills,
+    /// Reused list of who prefills.
     prefills: Vec<(Rank, usize)>,
-    /// and of what is left to generate.
-    tokens_left: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -134,15 +132,6 @@ impl Running {
     fn left(&self) -> u32 {
         self.arrival.prompt_tokens - self.computed
     }
-
-    /// Tokens, once so many more passes are over.
-    fn generated(&self, over: u64, gain: f64) -> usize {
-        if self.is_prefilling() {
-            return 0;
-        }
-        let to_go = self.passes_left.saturating_sub(over) as f64 * gain;
-        (f64::from(self.arrival.output_tokens) - to_go).max(1.0) as usize
-    }
 }
 
 impl SimulatedBox {
@@ -163,7 +152,6 @@ impl SimulatedBox {
             stride: None,
             pace: PaceMeter::default(),
             prefills: Vec::with_capacity(room.slots),
-            tokens_left: Vec::with_capacity(room.slots),
             room,
         };
         simulated.warm_up();
@@ -205,7 +193,7 @@ impl SimulatedBox {
     fn work_ms(&self, arrival: &Arrival) -> f64 {
         let cached = self.sessions.found(arrival.session, arrival.cached_tokens);
         let own = self.saturation.own_work_ms((arrival.prompt_tokens - cached) as usize);
-        self.saturation.wait_ms(0, 0) + own
+        self.saturation.work_ahead_ms() + own
     }
 
     /// When the next pass, or row of equal passes, is over; None: nothing runs.
@@ -247,7 +235,6 @@ impl SimulatedBox {
             self.record(stride, over);
             self.saturation.publish_rates(&self.rates);
         }
-        self.publish_after(over);
     }
 
     /// Ends the passes that are over at `now_ns`, which is [`SimulatedBox::next_ns`], and begins
@@ -400,30 +387,17 @@ impl SimulatedBox {
         before - budget
     }
 
-    fn publish(&mut self) {
-        self.publish_after(0);
-        self.saturation.publish_rates(&self.rates);
-    }
-
-    /// The load after so many passes of the stride.
-    fn publish_after(&mut self, over: u64) {
+    fn publish(&self) {
         let computing = self.running.iter().filter(|running| running.is_prefilling());
         let computing: usize = computing.map(|running| running.left() as usize).sum();
-        let load = Load {
+        self.saturation.publish_load(Load {
             seats: self.room.slots,
             running: self.running.len(),
             waiting: self.waiting.len(),
             prefill_tokens: self.waiting_tokens + computing,
             ..Load::default()
-        };
-        let (mean, gain) = (self.rates.sequence_tokens(), self.draft_gain);
-        let left = |running: &Running| {
-            let generated = running.generated(over, gain);
-            tokens_left(generated, running.arrival.max_tokens as usize, mean)
-        };
-        self.tokens_left.clear();
-        self.tokens_left.extend(self.running.iter().map(left));
-        self.saturation.publish_load(load, &mut self.tokens_left);
+        });
+        self.saturation.publish_rates(&self.rates);
     }
 }
 
