@@ -39,7 +39,7 @@ const NOISE: f64 = 1.05;
 const LOOKS: Duration = Duration::from_millis(10);
 /// Replays in which the simulated box is made as fast as the real one was. What it is asked to do
 /// changes with its speed, so one does not suffice.
-const FITS: usize = 6;
+const FITS: usize = 16;
 
 /// What is known of a request before it is asked.
 const UNANSWERED: Answered = Answered::nothing(Place::Local);
@@ -277,6 +277,7 @@ fn common(a: &[u32], b: &[u32]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::generate::generate;
 
     #[test]
     fn a_trial_holds_within_a_tenth_and_two_points() {
@@ -293,5 +294,38 @@ mod tests {
         assert!(trial(0.45, 0.99).to_string().ends_with("MISSED\n"));
         let little = Trial { overflow: 0.01, ..trial(0.019, 0.99) };
         assert!(little.holds(), "a tenth of little is a matter of chance");
+    }
+
+    /// A box that was measured while it was twice as fast as in the run is found out.
+    #[test]
+    fn the_simulated_box_is_made_as_fast_as_the_real_one_was() {
+        let speed = BoxSpeed {
+            decode_ms: vec![(1, 2.0), (8, 4.0)],
+            prefill_ms: vec![(1, 2.0), (512, 100.0)],
+            draft_gain: 1.0,
+            overhead_ms: 0.0,
+        };
+        let room = BoxRoom {
+            slots: 8,
+            queue_max: 64,
+            step_ms_max: 50,
+            step_rows_max: 512,
+            kv_tokens: 1 << 16,
+        };
+        let shape = Shape::Burst { factor: PEAK_FACTOR };
+        let recipe = Recipe { shape, seconds: 20.0, rate: 4.0, sizes: SIZES, seed: 1 };
+        let trace = generate(&recipe).expect("a sound recipe");
+        let overflow = crate::config::OverflowConfig::default();
+        let world = World { speed, room, clouds: Vec::new(), overflow, seed: 1 };
+        let slow = World { speed: world.speed.slower(2.0, 3.0), ..world.clone() };
+        let (_, real) = replay_paced(&trace, &slow, Policy::Weir);
+        let found = as_fast(world.clone(), &trace, real).speed;
+        let near = |found: &[(u32, f64)], slow: &[(u32, f64)]| {
+            found.iter().zip(slow).all(|(a, b)| (a.1 / b.1 - 1.0).abs() < 0.1)
+        };
+        assert!(near(&found.decode_ms, &slow.speed.decode_ms), "{found:?}");
+        assert!(near(&found.prefill_ms, &slow.speed.prefill_ms), "{found:?}");
+        let idle = as_fast(world.clone(), &trace, None);
+        assert_eq!(idle.speed, world.speed, "of a box that did nothing nothing is known");
     }
 }
