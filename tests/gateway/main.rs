@@ -18,6 +18,7 @@ mod hostile;
 mod independence;
 mod ledger;
 mod offline;
+#[cfg(all(feature = "aws", feature = "azure", feature = "oci"))]
 mod overflow;
 mod plan;
 mod policy;

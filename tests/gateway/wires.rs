@@ -14,7 +14,7 @@ mod leaving;
 #[cfg(feature = "oci")]
 mod oci;
 mod peer;
-mod recording;
+pub(crate) mod recording;
 mod shaped;
 #[cfg(feature = "aws")]
 mod sigv4;
