@@ -112,9 +112,14 @@ fn instant(time: &str) -> Result<SystemTime, String> {
         unreachable!("six parts")
     };
     let month = MONTHS.get(month.wrapping_sub(1)).ok_or("no month")?;
-    // The reader does not look at the weekday.
-    let text = format!("Sat, {day:02} {month} {year} {hour:02}:{minute:02}:{second:02} GMT");
-    httpdate::parse_http_date(&text).map_err(|error| error.to_string())
+    // The reader refuses a date that is not of its weekday, which is not told here.
+    let of = |weekday: &&str| {
+        let date =
+            format!("{weekday}, {day:02} {month} {year} {hour:02}:{minute:02}:{second:02} GMT");
+        httpdate::parse_http_date(&date).ok()
+    };
+    let time = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"].iter().find_map(of);
+    time.ok_or_else(|| "no date".into())
 }
 
 #[cfg(test)]
