@@ -33,7 +33,12 @@ pub(super) fn warm_up(
     let blocks = (prompt + 1).div_ceil(limits.block_tokens) as u32;
     let ids: Vec<u32> = (0..prompt).map(|at| (at % limits.vocab) as u32).collect();
     let mut rows = Rows::default();
-    let read = pass(device, &mut rows, &step(&ids, 0, blocks, 1))?;
+    let first = step(&ids, 0, blocks, 1);
+    let mut read = pass(device, &mut rows, &first)?;
+    // The first one finds nothing in its place, and would foretell seconds for a long prompt.
+    if read < MEASURED_FOR / 2 {
+        read = read.min(pass(device, &mut rows, &first)?);
+    }
     rates.record(StepRows { prefills: prompt, ..StepRows::default() }, read);
     let Some(&Row::Token { id, .. }) = rows.rows.first() else {
         return Err(DeviceError("it generated no token".into()));
