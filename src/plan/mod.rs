@@ -1,10 +1,11 @@
 //! What a box, clouds and thresholds would make of a traffic, in simulated time.
 //!
 //! A [`trace`] is replayed ([`replay`]) against a model of the box ([`local`]) and of the clouds
-//! ([`cloud`]), as fast as [`speed`] says that they are. Who decides is [`crate::dispatch`]
-//! itself, on the replay's clock ([`router`]); [`rivals`] are there to be compared with.
-//! [`sweep`] replays over thresholds and growth, [`svg`] draws what that came to; [`generate`]
-//! makes traces, [`history`] takes them from a ledger. Nothing here waits, and nothing is sent.
+//! ([`cloud`]), as fast as [`speed`] says that they are, or as [`pace`] says that a real box was.
+//! Who decides is [`crate::dispatch`] itself, on the replay's clock ([`router`]); [`rivals`] are
+//! there to be compared with. [`sweep`] replays over thresholds and growth, [`svg`] draws what that
+//! came to; [`generate`] makes traces, [`history`] takes them from a ledger. Nothing here waits, and
+//! nothing is sent.
 
 mod cloud;
 pub mod generate;
