@@ -113,9 +113,7 @@ impl BoxSpeed {
         }
         Ok(())
     }
-}
 
-impl BoxSpeed {
     /// With passes that take so many times as long.
     #[must_use]
     pub fn slower(&self, decode: f64, prefill: f64) -> Self {
