@@ -30,6 +30,10 @@ pub struct CompletionRequest {
     pub max_tokens: Option<u32>,
     pub sampling: SamplingParams,
     pub stop: StopRules,
+    /// Stops that follow from the code around the cursor; None: only those of `stop`.
+    pub fit: Option<CodeStops>,
+    /// What the client gives each part of the work; at the end of it the text so far is the answer.
+    pub time: TimeLimits,
     /// Number of alternatives reported with each token's log-probability; None reports neither.
     pub logprobs: Option<u32>,
     /// Whether the prompt's own tokens are reported too, before the first generated one, as
@@ -57,6 +61,8 @@ impl CompletionRequest {
             max_tokens: Some(max_tokens),
             sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
             stop: StopRules::default(),
+            fit: None,
+            time: TimeLimits::default(),
             logprobs: None,
             echo: false,
             deadline: None,
@@ -118,9 +124,34 @@ pub struct StopRules {
     pub min_tokens: u32,
 }
 
+/// When an answer at a cursor ends because of the code that it stands in. Besides what is asked for
+/// here, it ends where it runs into the text behind the cursor, and where it begins to repeat itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CodeStops {
+    /// At the end of the first line that holds anything.
+    pub single_line: bool,
+    /// Before a line that is indented less than the block the cursor is in, or that closes a
+    /// bracket which the answer did not open.
+    pub block: bool,
+    /// Columns that a line of the answer must be indented by, the first excepted, where the client
+    /// says so (`n_indent`, `next_indent`).
+    pub indent_min: Option<u32>,
+}
+
+/// How long a client lets parts of the work take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// From its start until the prompt is read (`t_max_prompt_ms`).
+    pub prompt: Option<Duration>,
+    /// From the first token until the end, once the text holds a line's end (`t_max_predict_ms`).
+    pub predict: Option<Duration>,
+}
+
 /// Which work goes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
+    /// Reads a prompt that may be asked for soon; given up for any other work.
+    WarmUp,
     Batch,
     Chat,
     #[default]

@@ -14,7 +14,9 @@ use super::fields::{Field, body, parse};
 use super::reply::Kind;
 use super::sampling::{SharedFields, integer};
 use super::{Api, ModelCard, Service};
-use crate::completion::{ChatMessage, CompletionRequest, Input, Priority, Reason, Refusal};
+use crate::completion::{
+    ChatMessage, CompletionRequest, Input, Priority, Reason, Refusal, TimeLimits,
+};
 
 /// Messages of one conversation.
 const MESSAGES_MAX: usize = 1024;
@@ -61,6 +63,8 @@ fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiE
         max_tokens,
         sampling: shared.sampling(model)?,
         stop: shared.stop_rules(max_tokens, model)?,
+        fit: None,
+        time: TimeLimits::default(),
         logprobs,
         echo: false,
         deadline: caller.deadline,

@@ -14,7 +14,7 @@ use super::fields::{Field, Prompts, body, parse};
 use super::reply::Kind;
 use super::sampling::{SharedFields, integer, known_ids};
 use super::{Api, ModelCard, Service};
-use crate::completion::{CompletionRequest, ExtraFile, FimInput, Input, Priority};
+use crate::completion::{CompletionRequest, ExtraFile, FimInput, Input, Priority, TimeLimits};
 
 /// OpenAI's own default.
 const MAX_TOKENS_DEFAULT: u32 = 16;
@@ -60,6 +60,8 @@ pub(super) fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Resul
             max_tokens,
             sampling: sampling.clone(),
             stop: stop.clone(),
+            fit: None,
+            time: TimeLimits::default(),
             // The best are found by their log-probabilities.
             logprobs: if best_of > n { logprobs.or(Some(0)) } else { logprobs },
             echo: own.echo.unwrap_or(false),

@@ -24,6 +24,8 @@ pub(crate) struct Rank {
 const CHAT_BEHIND: u64 = 64;
 /// Later arrivals of a better class that go before a batch job. A full default queue.
 const BATCH_BEHIND: u64 = 256;
+/// Later arrivals that go before a warm-up: whatever may come while one waits.
+const WARM_UP_BEHIND: u64 = 1 << 20;
 
 impl Rank {
     pub(crate) fn new(id: SequenceId, priority: Priority) -> Self {
@@ -31,6 +33,7 @@ impl Rank {
             Priority::Completion => 0,
             Priority::Chat => CHAT_BEHIND,
             Priority::Batch => BATCH_BEHIND,
+            Priority::WarmUp => WARM_UP_BEHIND,
         };
         Self { turn: id.0 + behind, id }
     }
@@ -41,8 +44,9 @@ impl Rank {
     }
 
     /// The ranks a sequence of this id may have.
-    pub(super) fn of(id: SequenceId) -> [Self; 3] {
-        [Priority::Completion, Priority::Chat, Priority::Batch].map(|class| Self::new(id, class))
+    pub(super) fn of(id: SequenceId) -> [Self; 4] {
+        [Priority::Completion, Priority::Chat, Priority::Batch, Priority::WarmUp]
+            .map(|class| Self::new(id, class))
     }
 }
 

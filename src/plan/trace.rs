@@ -96,7 +96,7 @@ impl From<Priority> for Class {
         match priority {
             Priority::Completion => Class::Completion,
             Priority::Chat => Class::Chat,
-            Priority::Batch => Class::Batch,
+            Priority::Batch | Priority::WarmUp => Class::Batch,
         }
     }
 }

@@ -53,7 +53,7 @@ impl TenantRules {
     /// tenant may use, or the lowest there is. Never a higher one.
     pub fn class(&self, natural: Priority) -> Priority {
         let allowed = self.classes.iter().rev().find(|class| **class <= natural);
-        allowed.copied().unwrap_or(Priority::Batch)
+        allowed.copied().unwrap_or(natural.min(Priority::Batch))
     }
 }
 
