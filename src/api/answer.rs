@@ -19,7 +19,7 @@ use super::accounting::Account;
 use super::error::ApiError;
 use super::guard::RequestId;
 use super::live::{self, Live};
-use super::reply::{Collected, Kind, Shape};
+use super::reply::{Collected, Heading, Letter, Summary};
 use super::sse::EventStream;
 use super::tenant::TenantId;
 use super::{Api, ModelCard, Placed, Service, Shed, body, sampling, tenant};
@@ -48,15 +48,13 @@ const MIXED: &str = "mixed";
 pub(super) struct Ask {
     /// One for each prompt; at least one. All have the same `n`, which is `best_of`.
     pub requests: Vec<Arc<CompletionRequest>>,
-    pub kind: Kind,
+    /// Writes the answer down.
+    pub letter: Box<dyn Letter>,
     /// Choices returned for each prompt.
     pub n: u32,
     /// Choices generated for each prompt.
     pub best_of: u32,
-    /// As the client asked; ranking `best_of` may need more.
-    pub logprobs: Option<u32>,
     pub stream: bool,
-    pub include_usage: bool,
 }
 
 /// Who asks, and what the headers say of a request.
@@ -121,20 +119,20 @@ pub(super) async fn answer<S: Service>(
     let mut account = Account::open(api.telemetry.clone());
     let live = live::of::<S>(&request);
     let acknowledged = tenant::acknowledgement(request.headers(), &api.instance);
-    let answered = async {
-        let ask = receive((&api, &live), request, account.arrival, read).await?;
-        let placed = before_the_end(&api, place(&live.service, &ask)).await??;
-        Ok::<_, Failure>((ask, placed))
-    };
-    let (ask, placed) = match answered.await {
-        Ok(both) => both,
+    let mut ask = match receive((&api, &live), request, account.arrival, read).await {
+        Ok(ask) => ask,
         Err(failure) => return refuse(failure, account),
+    };
+    let placing = before_the_end(&api, place(&live.service, &ask)).await;
+    let placed = match placing.map_err(Failure::from).and_then(|placed| placed) {
+        Ok(placed) => placed,
+        Err(failure) => return refuse_in(&mut *ask.letter, failure, account),
     };
     let route = placed.route.clone();
     account.placed(route, placed.reason.clone(), ask.requests.len() * ask.best_of as usize);
     let mut response = match ask.stream {
-        true => stream(&api, &ask, placed, account),
-        false => collect(&api, &ask, placed, account).await,
+        true => stream(&api, ask, placed, account),
+        false => collect(&api, ask, placed, account).await,
     };
     if let (Some(acknowledged), StatusCode::OK) = (acknowledged, response.status()) {
         response.headers_mut().insert(ACKNOWLEDGED, acknowledged);
@@ -178,6 +176,13 @@ struct Running {
     predicted_ttft: Option<Duration>,
 }
 
+impl Running {
+    fn heading(&self, choices: usize) -> Heading<'_> {
+        let truncated = self.streams.iter().any(|stream| stream.truncated);
+        Heading::new(&self.streams[0].model, choices, truncated)
+    }
+}
+
 /// The sum of what is known of the prompts; None: of none.
 pub(super) fn sum(costs: &[Costs], of: impl Fn(&Costs) -> Option<Money>) -> Option<Money> {
     costs.iter().filter_map(of).reduce(Money::saturating_add)
@@ -216,16 +221,30 @@ fn refuse(failure: Failure, mut account: Account) -> Response {
     response
 }
 
-fn stream<S: Service>(api: &Api<S>, ask: &Ask, running: Running, account: Account) -> Response {
-    let shape = Shape::new(ask, &running.streams[0].model);
-    let mut headers = headers(&running, "text/event-stream");
+/// Refuses what was read, unless its client is better served by an answer without text.
+fn refuse_in(letter: &mut dyn Letter, failure: Failure, mut account: Account) -> Response {
+    let overload = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT]
+        .contains(&failure.error.status);
+    let instead = overload.then(|| letter.instead_of_overload()).flatten();
+    let Some(body) = instead else { return refuse(failure, account) };
+    account.placed(failure.route.clone(), failure.reason.clone(), 0);
+    account.settle(StatusCode::OK);
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    where_and_why(&mut headers, &failure.route.to_string(), &failure.reason);
+    (headers, body).into_response()
+}
+
+fn stream<S: Service>(api: &Api<S>, mut ask: Ask, running: Running, account: Account) -> Response {
+    let choices = ask.requests.len() * ask.n as usize;
+    ask.letter.open(&running.heading(choices));
+    let mut headers = headers(&running, ask.letter.stream_type());
     if let Some(max) = sum(&running.costs, Costs::max) {
         dollars(&mut headers, COST_MAX, max);
     }
-    let choices = ask.requests.len() * ask.n as usize;
     let events = Merged::new(running.streams, ask.n);
     let ended = api.lifecycle.ended.clone();
-    let body = Body::new(EventStream::new(shape, choices, events, running.costs, account, ended));
+    let body = Body::new(EventStream::new(ask.letter, events, running.costs, account, ended));
     let mut response = (headers, body).into_response();
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -235,11 +254,11 @@ fn stream<S: Service>(api: &Api<S>, ask: &Ask, running: Running, account: Accoun
 
 async fn collect<S: Service>(
     api: &Api<S>,
-    ask: &Ask,
+    mut ask: Ask,
     running: Running,
     mut account: Account,
 ) -> Response {
-    let shape = Shape::new(ask, &running.streams[0].model);
+    ask.letter.open(&running.heading(ask.requests.len() * ask.n as usize));
     let mut headers = headers(&running, "application/json");
     let (route, costs) = (running.route.clone(), running.costs);
     let choices = ask.requests.len() * ask.best_of as usize;
@@ -248,16 +267,17 @@ async fn collect<S: Service>(
     match before_the_end(api, collecting).await.and_then(|collected| collected) {
         Ok(mut collected) => {
             collected.keep_best(ask.best_of as usize, ask.n as usize);
+            let summary = Summary::new(collected.usage, &costs, &account);
             account.settle(StatusCode::OK);
-            let settled = sum(&costs, Costs::settled);
-            if let Some(settled) = settled {
-                dollars(&mut headers, COST, settled);
+            if let Some(cost) = summary.cost {
+                dollars(&mut headers, COST, cost);
             }
-            (headers, shape.whole(&collected, settled)).into_response()
+            (headers, ask.letter.whole(&collected, &summary)).into_response()
         }
         Err(refusal) => {
             let reason = refusal.reason.code().into();
-            refuse(Shed { refusal, route, reason }.into(), account)
+            let failure = Shed { refusal, route, reason }.into();
+            refuse_in(&mut *ask.letter, failure, account)
         }
     }
 }

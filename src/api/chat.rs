@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use super::answer::{Ask, Caller, answer};
 use super::error::ApiError;
 use super::fields::{Field, body, parse};
-use super::reply::Kind;
+use super::reply::openai::{Kind, Shape};
 use super::sampling::{SharedFields, integer};
 use super::{Api, ModelCard, Service};
 use crate::completion::{
@@ -74,12 +74,10 @@ fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiE
     };
     Ok(Ask {
         requests: vec![Arc::new(request)],
-        kind: Kind::Chat,
+        letter: Box::new(Shape::new(Kind::Chat, logprobs, shared.include_usage())),
         n,
         best_of,
-        logprobs,
         stream: shared.streams(),
-        include_usage: shared.include_usage(),
     })
 }
 

@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use super::answer::{Ask, Caller, answer};
 use super::error::ApiError;
 use super::fields::{Field, Prompts, body, parse};
-use super::reply::Kind;
+use super::reply::openai::{Kind, Shape};
 use super::sampling::{SharedFields, integer, known_ids};
 use super::{Api, ModelCard, Service};
 use crate::completion::{CompletionRequest, ExtraFile, FimInput, Input, Priority, TimeLimits};
@@ -73,12 +73,10 @@ pub(super) fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Resul
     };
     Ok(Ask {
         requests: inputs.into_iter().map(request).collect(),
-        kind: Kind::Text,
+        letter: Box::new(Shape::new(Kind::Text, logprobs, shared.include_usage())),
         n,
         best_of,
-        logprobs,
         stream: shared.streams(),
-        include_usage: shared.include_usage(),
     })
 }
 
