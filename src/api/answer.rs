@@ -23,9 +23,9 @@ use super::reply::{Collected, Heading, Letter, Summary};
 use super::sse::EventStream;
 use super::tenant::TenantId;
 use super::{Api, ModelCard, Placed, Service, Shed, body, sampling, tenant};
-use crate::completion::compliance::RequestPolicy;
 use crate::completion::{
-    CompletionRequest, CompletionStream, Event, Input, Priority, Reason, Refusal, Route, Usage,
+    CompletionRequest, CompletionStream, Event, Input, Priority, Reason, Refusal, Route,
+    SamplingParams, StopRules, TimeLimits, Usage,
 };
 use crate::dispatch::Costs;
 use crate::money::Money;
@@ -69,14 +69,25 @@ pub(super) struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    /// Where a request for this may run.
-    pub(super) fn policy(&self, input: &Input) -> RequestPolicy {
-        self.rules.settle(self.tenant, &self.asked, input)
-    }
-
-    /// The class that a request of this one by nature runs in.
-    pub(super) fn class(&self, natural: Priority) -> Priority {
-        self.rules.tenant(self.tenant).class(natural)
+    /// A request of this caller's for one choice, with everything at its default.
+    pub(super) fn request(&self, input: Input, natural: Priority) -> CompletionRequest {
+        CompletionRequest {
+            id: self.id.clone(),
+            policy: self.rules.settle(self.tenant, &self.asked, &input),
+            input,
+            n: 1,
+            max_tokens: None,
+            sampling: SamplingParams::default(),
+            stop: StopRules::default(),
+            fit: None,
+            time: TimeLimits::default(),
+            logprobs: None,
+            echo: false,
+            deadline: self.deadline,
+            priority: self.rules.tenant(self.tenant).class(natural),
+            session: self.session.clone(),
+            tenant: self.tenant,
+        }
     }
 }
 

@@ -14,9 +14,7 @@ use super::fields::{Field, body, parse};
 use super::reply::openai::{Kind, Shape};
 use super::sampling::{SharedFields, integer};
 use super::{Api, ModelCard, Service};
-use crate::completion::{
-    ChatMessage, CompletionRequest, Input, Priority, Reason, Refusal, TimeLimits,
-};
+use crate::completion::{ChatMessage, CompletionRequest, Input, Priority, Reason, Refusal};
 
 /// Messages of one conversation.
 const MESSAGES_MAX: usize = 1024;
@@ -56,21 +54,12 @@ fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiE
     let max_tokens = own.max_completion_tokens.or(shared.max_tokens);
     let input = Input::Chat(messages.0);
     let request = CompletionRequest {
-        id: caller.id.clone(),
-        policy: caller.policy(&input),
-        input,
         n,
         max_tokens,
         sampling: shared.sampling(model)?,
         stop: shared.stop_rules(max_tokens, model)?,
-        fit: None,
-        time: TimeLimits::default(),
         logprobs,
-        echo: false,
-        deadline: caller.deadline,
-        priority: caller.class(Priority::Chat),
-        session: caller.session.clone(),
-        tenant: caller.tenant,
+        ..caller.request(input, Priority::Chat)
     };
     Ok(Ask {
         requests: vec![Arc::new(request)],

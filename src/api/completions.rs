@@ -14,7 +14,7 @@ use super::fields::{Field, Prompts, body, parse};
 use super::reply::openai::{Kind, Shape};
 use super::sampling::{SharedFields, integer, known_ids};
 use super::{Api, ModelCard, Service};
-use crate::completion::{CompletionRequest, ExtraFile, FimInput, Input, Priority, TimeLimits};
+use crate::completion::{CompletionRequest, ExtraFile, FimInput, Input, Priority};
 
 /// OpenAI's own default.
 const MAX_TOKENS_DEFAULT: u32 = 16;
@@ -53,22 +53,14 @@ pub(super) fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Resul
     let stop = shared.stop_rules(max_tokens, model)?;
     let request = |input| {
         Arc::new(CompletionRequest {
-            id: caller.id.clone(),
-            policy: caller.policy(&input),
-            input,
             n: best_of,
             max_tokens,
             sampling: sampling.clone(),
             stop: stop.clone(),
-            fit: None,
-            time: TimeLimits::default(),
             // The best are found by their log-probabilities.
             logprobs: if best_of > n { logprobs.or(Some(0)) } else { logprobs },
             echo: own.echo.unwrap_or(false),
-            deadline: caller.deadline,
-            priority: caller.class(Priority::Completion),
-            session: caller.session.clone(),
-            tenant: caller.tenant,
+            ..caller.request(input, Priority::Completion)
         })
     };
     Ok(Ask {

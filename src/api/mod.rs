@@ -45,7 +45,7 @@ use self::guard::Guard;
 use self::live::Live;
 pub use self::routes::{Access, Door, ROUTES};
 pub use self::serve::{Limits, serve};
-use crate::completion::{CompletionRequest, CompletionStream, Refusal, Route};
+use crate::completion::{ChatMessage, CompletionRequest, CompletionStream, Refusal, Route};
 use crate::config::ServeConfig;
 use crate::dispatch::{Costs, Explanation, Standing};
 use crate::ledger::audit::{AuditError, UsageLine};
@@ -67,6 +67,20 @@ pub trait Service: Send + Sync + 'static {
 
     /// The local model; every model name a client sends means this one.
     fn model(&self) -> &ModelCard;
+
+    /// The local model's ids of a text. What spells a control token is one only where `special`
+    /// says so.
+    fn tokenize(
+        &self,
+        text: String,
+        special: bool,
+    ) -> impl Future<Output = Result<Vec<u32>, Refusal>> + Send;
+
+    /// The bytes that one id of the vocabulary stands for.
+    fn token_bytes(&self, id: u32) -> Vec<u8>;
+
+    /// A conversation as the local model reads it.
+    fn render_chat(&self, messages: &[ChatMessage]) -> Result<String, Refusal>;
 
     /// How busy the device is, for another weir that may send something here.
     fn load(&self) -> Load;
@@ -99,6 +113,9 @@ pub struct Load {
     pub work_ahead_ms: f64,
     /// As measured; 0: not yet.
     pub prefill_tokens_per_second: f64,
+    /// Sequences that run and that wait.
+    pub running: usize,
+    pub waiting: usize,
 }
 
 /// A request that runs.
@@ -133,6 +150,15 @@ pub struct ModelCard {
     pub vocabulary: u32,
     /// Tokens of prompt and completion together.
     pub context: u32,
+    /// Whether it fills in the middle.
+    pub fim: bool,
+    pub parameters: u64,
+    /// Of its weights in memory.
+    pub bytes: u64,
+    /// How its weights are kept: `f32`, `bf16`, `q8`, `q4`.
+    pub weights: Arc<str>,
+    /// Sequences that run at once.
+    pub slots: u32,
 }
 
 /// Who may come in, and what they may take.
@@ -205,6 +231,7 @@ impl<S: Service> Api<S> {
             .layer(guarded)
             .layer(taken)
             .layer(CatchPanicLayer::custom(error::panicked))
+            .layer(axum::middleware::from_fn(routes::speak))
             .layer(axum::middleware::from_fn(guard::name_request))
     }
 }

@@ -4,9 +4,12 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 
+use super::error::{self, Tongue};
 use super::{
     Api, Service, chat, clouds, completions, explain, models, peer, status, tenant, usage,
 };
@@ -19,6 +22,8 @@ pub struct Door {
     /// Whether `/v1` may stand before the path.
     pub prefixed: bool,
     pub access: Access,
+    /// How it says that something is wrong.
+    tongue: Tongue,
     leads_to: Room,
 }
 
@@ -51,7 +56,7 @@ enum Room {
 }
 
 /// The table.
-pub const ROUTES: [Door; 13] = [
+pub const ROUTES: &[Door] = &[
     dialect("POST", "/completions", Room::Completions),
     dialect("POST", "/chat/completions", Room::Chat),
     dialect("GET", "/models", Room::Models),
@@ -68,7 +73,7 @@ pub const ROUTES: [Door; 13] = [
 ];
 
 const fn dialect(method: &'static str, path: &'static str, leads_to: Room) -> Door {
-    Door { method, path, prefixed: true, access: Access::Keyed, leads_to }
+    Door { method, path, prefixed: true, access: Access::Keyed, tongue: Tongue::OpenAi, leads_to }
 }
 
 const fn admin(method: &'static str, path: &'static str, leads_to: Room) -> Door {
@@ -76,7 +81,7 @@ const fn admin(method: &'static str, path: &'static str, leads_to: Room) -> Door
 }
 
 const fn own(path: &'static str, access: Access, leads_to: Room) -> Door {
-    Door { method: "GET", path, prefixed: false, access, leads_to }
+    Door { access, prefixed: false, ..dialect("GET", path, leads_to) }
 }
 
 impl Door {
@@ -109,13 +114,26 @@ impl Door {
 
 pub(super) fn all<S: Service>() -> Router<Arc<Api<S>>> {
     let mut router = Router::new();
-    for door in &ROUTES {
+    for door in ROUTES {
         router = router.route(door.path, door.handler::<S>());
         if door.prefixed {
             router = router.route(&format!("/v1{}", door.path), door.handler::<S>());
         }
     }
     router
+}
+
+/// The middleware that lets every error be said in the words of the path it is said on.
+pub(super) async fn speak(request: Request, next: Next) -> Response {
+    let tongue = request.extensions().get::<MatchedPath>().map(|path| tongue(path.as_str()));
+    let response = next.run(request).await;
+    error::translate(response, tongue.unwrap_or_default())
+}
+
+fn tongue(path: &str) -> Tongue {
+    let bare = path.strip_prefix("/v1").unwrap_or(path);
+    let is = |door: &&Door| door.path == path || (door.prefixed && door.path == bare);
+    ROUTES.iter().find(is).map(|door| door.tongue).unwrap_or_default()
 }
 
 /// Whether a path is one that needs no key; what is no route at all needs one.

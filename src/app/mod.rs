@@ -22,7 +22,7 @@ pub use self::local::{Facts, Local, LocalError, write_cache};
 pub use self::reload::{Loaded, ReloadError, Reloaded};
 use crate::api::{self, Api, Doors, Limits, ModelCard, Placed, Service, Shed};
 use crate::cloud::{self, EgressError, Provider};
-use crate::completion::{CompletionRequest, CompletionStream, Refusal};
+use crate::completion::{ChatMessage, CompletionRequest, CompletionStream, Refusal};
 use crate::config::{CloudConfig, Config};
 use crate::dispatch::{
     self, Bounds, Dispatcher, Explanation, Left, Load, Quote, Rates, Safeguards, Standing, Target,
@@ -252,6 +252,11 @@ fn card(facts: &Facts) -> ModelCard {
         chat: facts.chat,
         vocabulary: u32::try_from(facts.vocabulary).unwrap_or(u32::MAX),
         context: u32::try_from(facts.context).unwrap_or(u32::MAX),
+        fim: facts.fim.is_some(),
+        parameters: facts.parameters,
+        bytes: facts.weight_bytes as u64,
+        weights: facts.weight_format.to_string().into(),
+        slots: u32::try_from(facts.slots).unwrap_or(u32::MAX),
     }
 }
 
@@ -340,11 +345,25 @@ impl Service for Rooms {
         &self.card
     }
 
+    async fn tokenize(&self, text: String, special: bool) -> Result<Vec<u32>, Refusal> {
+        self.dispatcher.local().tokenize_text(text, special).await
+    }
+
+    fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.dispatcher.local().tokenizer().bytes(id).to_vec()
+    }
+
+    fn render_chat(&self, messages: &[ChatMessage]) -> Result<String, Refusal> {
+        self.dispatcher.local().render_chat(messages)
+    }
+
     fn load(&self) -> api::Load {
         let saturation = self.dispatcher.local().saturation();
         api::Load {
             work_ahead_ms: saturation.work_ahead_ms(),
             prefill_tokens_per_second: saturation.prefill_rate(),
+            running: saturation.running(),
+            waiting: saturation.waiting(),
         }
     }
 

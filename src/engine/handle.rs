@@ -23,7 +23,7 @@ use super::predict::Predictor;
 use super::prompt::{Prompt, Prompts};
 use super::saturation::Saturation;
 use crate::completion::{
-    Backend, CompletionRequest, CompletionStream, Event, Input, Reason, Refusal, Usage,
+    Backend, ChatMessage, CompletionRequest, CompletionStream, Event, Input, Reason, Refusal, Usage,
 };
 
 /// Prompts tokenised at once. A long one takes milliseconds, and the cores belong to the device.
@@ -198,6 +198,28 @@ impl EngineHandle {
             Err(Refusal::new(Reason::EngineFailed, "The prompt could not be tokenised.")
                 .with_source(error))
         })
+    }
+
+    /// The ids of a text, off the async threads like every prompt's. What spells a control token is
+    /// one only where `special` says so.
+    pub async fn tokenize_text(&self, text: String, special: bool) -> Result<Vec<u32>, Refusal> {
+        let turn = Arc::clone(&self.shared.tokenise).acquire_owned().await;
+        let turn = turn.expect("the semaphore is never closed");
+        let prompts = Arc::clone(&self.shared.prompts);
+        let ids = tokio::task::spawn_blocking(move || {
+            let ids = prompts.bare(&text, special);
+            drop(turn);
+            ids
+        });
+        ids.await.unwrap_or_else(|error| {
+            Err(Refusal::new(Reason::EngineFailed, "The text could not be tokenised.")
+                .with_source(error))
+        })
+    }
+
+    /// A conversation as the model's chat template writes it.
+    pub fn render_chat(&self, messages: &[ChatMessage]) -> Result<String, Refusal> {
+        self.shared.prompts.render(messages)
     }
 
     fn rules(&self, request: &CompletionRequest) -> Result<SequenceRules, Refusal> {
