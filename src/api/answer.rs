@@ -15,6 +15,7 @@ use futures_util::Stream;
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
+use super::acceptance::Acceptance;
 use super::accounting::Account;
 use super::error::ApiError;
 use super::guard::RequestId;
@@ -64,6 +65,7 @@ pub(super) struct Caller<'a> {
     pub session: Option<Arc<str>>,
     /// By its number in the rules.
     pub tenant: u32,
+    pub acceptance: &'a Arc<Acceptance>,
     rules: &'a Rules,
     asked: Asked,
 }
@@ -168,6 +170,7 @@ pub(super) async fn receive<S: Service>(
         deadline: sampling::deadline(&headers, arrival)?,
         session: sampling::session(&headers)?.map(Arc::from),
         tenant,
+        acceptance: &api.acceptance,
         rules: &live.rules,
         asked: tenant::asked(&headers, &api.instance)?,
     };
@@ -190,7 +193,7 @@ struct Running {
 impl Running {
     fn heading(&self, choices: usize) -> Heading<'_> {
         let truncated = self.streams.iter().any(|stream| stream.truncated);
-        Heading::new(&self.streams[0].model, choices, truncated)
+        Heading::new(&self.streams[0].model, choices, truncated, &self.route)
     }
 }
 

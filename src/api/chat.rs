@@ -84,7 +84,7 @@ impl ChatFields {
     }
 }
 
-struct Messages(Vec<ChatMessage>);
+pub(super) struct Messages(pub(super) Vec<ChatMessage>);
 
 impl Field for Messages {
     const EXPECTED: &'static str = "a list of at most 1024 objects with `role` (system, developer, user, assistant, tool) \

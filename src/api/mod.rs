@@ -7,25 +7,31 @@
 //! the shape of `reply`, as one object or through `sse`; `accounting` counts each request once.
 //! The wire is written down in docs/wire.md.
 
+mod acceptance;
 mod accounting;
 mod answer;
 mod body;
 mod chat;
 mod clouds;
 mod completions;
+mod copilot;
 mod error;
 mod explain;
 mod fields;
 mod guard;
 mod live;
+mod llama_cpp;
+mod mistral;
 mod models;
 mod peer;
+mod raw;
 mod reply;
 mod routes;
 mod sampling;
 mod serve;
 mod sse;
 mod status;
+mod tabby;
 mod tenant;
 mod usage;
 
@@ -40,6 +46,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use self::acceptance::Acceptance;
 use self::error::ApiError;
 use self::guard::Guard;
 use self::live::Live;
@@ -178,6 +185,7 @@ const BODIES_BYTES_MAX: usize = 32 * body::BYTES_MAX;
 pub struct Api<S> {
     live: ArcSwap<Live<S>>,
     telemetry: Arc<Telemetry>,
+    acceptance: Arc<Acceptance>,
     instance: Instance,
     limits: Limits,
     lifecycle: Lifecycle,
@@ -197,9 +205,11 @@ struct Lifecycle {
 impl<S: Service> Api<S> {
     pub fn new(service: S, telemetry: Arc<Telemetry>, doors: Doors<'_>) -> Arc<Self> {
         let Doors { serve, rules, limits, instance } = doors;
-        let live = Live { service, rules, guard: Guard::new(serve) };
+        let live =
+            Live { service, rules, guard: Guard::new(serve), copilot_token: serve.copilot_token };
         Arc::new(Self {
             live: ArcSwap::from_pointee(live),
+            acceptance: Arc::new(Acceptance::new(telemetry.clone())),
             telemetry,
             instance,
             limits,
@@ -211,7 +221,12 @@ impl<S: Service> Api<S> {
     /// What requests see that come from now on; those that are there go on with what they saw.
     /// Of `serve` only the names and origins that are let in are taken: listeners and limits stay.
     pub fn replace(&self, service: S, serve: &ServeConfig, rules: Rules) {
-        self.live.store(Arc::new(Live { service, rules, guard: Guard::new(serve) }));
+        self.live.store(Arc::new(Live {
+            service,
+            rules,
+            guard: Guard::new(serve),
+            copilot_token: serve.copilot_token,
+        }));
     }
 
     fn live(&self) -> Arc<Live<S>> {
@@ -231,7 +246,7 @@ impl<S: Service> Api<S> {
             .layer(guarded)
             .layer(taken)
             .layer(CatchPanicLayer::custom(error::panicked))
-            .layer(axum::middleware::from_fn(routes::speak))
             .layer(axum::middleware::from_fn(guard::name_request))
+            .layer(axum::middleware::from_fn(routes::speak))
     }
 }

@@ -46,6 +46,7 @@ impl Default for Setup {
             listen: Vec::new(),
             allow_hosts: Vec::new(),
             allow_origins: Vec::new(),
+            copilot_token: false,
             grace: Duration::from_secs(5),
             connections_max: 64,
         };
