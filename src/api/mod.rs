@@ -58,6 +58,7 @@ use crate::dispatch::{Costs, Explanation, Standing};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::policy::Rules;
 use crate::policy::peer::Instance;
+use crate::sessions::Sessions;
 use crate::telemetry::Telemetry;
 
 /// What the API needs of the rooms below it.
@@ -186,6 +187,7 @@ pub struct Api<S> {
     live: ArcSwap<Live<S>>,
     telemetry: Arc<Telemetry>,
     acceptance: Arc<Acceptance>,
+    sessions: Sessions,
     instance: Instance,
     limits: Limits,
     lifecycle: Lifecycle,
@@ -210,6 +212,7 @@ impl<S: Service> Api<S> {
         Arc::new(Self {
             live: ArcSwap::from_pointee(live),
             acceptance: Arc::new(Acceptance::new(telemetry.clone())),
+            sessions: Sessions::default(),
             telemetry,
             instance,
             limits,
