@@ -177,17 +177,33 @@ impl Engine {
                 .scheduler
                 .schedule(Instant::now(), costs, |decodes| rates.prefill_rows(decodes));
             if !rows.is_empty() {
-                let ticket = self.device.submit(self.scheduler.step())?;
-                self.device.collect(ticket, &mut self.rows)?;
+                let ran = self.run_step()?;
                 let now = Instant::now();
-                self.rates.record(rows, now.duration_since(since));
+                match ran {
+                    true => {
+                        self.rates.record(rows, now.duration_since(since));
+                        let generated = self.scheduler.advance(&self.rows);
+                        self.rates.record_tokens(rows, generated);
+                    }
+                    // Part of a step says nothing of how long one takes.
+                    false => self.scheduler.discard(),
+                }
                 since = now;
-                let generated = self.scheduler.advance(&self.rows);
-                self.rates.record_tokens(rows, generated);
             }
             self.publish();
         }
         Ok(())
+    }
+
+    /// Runs the step that was scheduled. False: it was given up, because it was for nobody.
+    fn run_step(&mut self) -> Result<bool, DeviceError> {
+        let Self { device, scheduler, rows, .. } = self;
+        let mut go_on = || scheduler.wants_step(Instant::now());
+        let Some(ticket) = device.submit(scheduler.step(), &mut go_on)? else {
+            return Ok(false);
+        };
+        device.collect(ticket, rows)?;
+        Ok(true)
     }
 
     /// Takes in everything that arrived; waits only when there is nothing else to do. False:

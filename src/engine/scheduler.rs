@@ -24,7 +24,7 @@ use super::draft::Costs;
 use super::message::{SequenceId, Submission};
 use super::prefix::PrefixCache;
 use super::saturation::Load;
-use super::sequence::{End, HostSampler, Rank, Sequence, Wait};
+use super::sequence::{End, HostSampler, Rank, Sequence, TOO_LATE, Wait, is_past};
 use crate::completion::Reason;
 use crate::telemetry::Telemetry;
 
@@ -48,6 +48,8 @@ pub(super) struct Scheduler {
     step: Step,
     /// Who has which rows and samples of `step`.
     work: Vec<Work>,
+    /// Whether the step before was given up.
+    gave_up: bool,
     /// Sources of the copies in `step`, held until they are made.
     sources: Vec<u32>,
     host: HostSampler,
@@ -114,6 +116,7 @@ impl Scheduler {
             next_deadline: None,
             step: Step::default(),
             work: Vec::with_capacity(slots),
+            gave_up: false,
             sources: Vec::new(),
             releases: 0,
             arrived: 0,
@@ -223,13 +226,41 @@ impl Scheduler {
         &self.step
     }
 
-    /// Takes in what the step came to: appends tokens, sends text, releases what is finished.
-    /// Returns how many tokens were generated.
-    pub(super) fn advance(&mut self, rows: &Rows) -> usize {
+    /// Whether the step is still worth its end, while it runs. It is not once nobody wants any of
+    /// the prompts in it, or, where it only decodes, any of the answers. Who decodes beside such
+    /// prompts has its row run again, sooner than this step would end; and not in two steps one
+    /// after the other, so that however many come and go, an answer goes on.
+    pub(super) fn wants_step(&self, now: Instant) -> bool {
+        let sequences = || self.work.iter().map(|part| &self.running[part.index]);
+        let (mut reads, mut decodes) = (false, false);
+        for sequence in sequences() {
+            reads |= sequence.is_prefilling();
+            decodes |= !sequence.is_prefilling();
+        }
+        let mut matters = sequences().filter(|sequence| sequence.is_prefilling() == reads);
+        (self.gave_up && decodes) || matters.any(|sequence| sequence.over(now).is_none())
+    }
+
+    /// The step was given up: all its rows run again, of those who still want them.
+    pub(super) fn discard(&mut self) {
+        self.gave_up = true;
+        self.copied();
+        self.assert_sound();
+    }
+
+    /// The copies of the step were made.
+    fn copied(&mut self) {
         for source in self.sources.drain(..) {
             self.kv.release_source(source);
             self.releases += 1;
         }
+    }
+
+    /// Takes in what the step came to: appends tokens, sends text, releases what is finished.
+    /// Returns how many tokens were generated.
+    pub(super) fn advance(&mut self, rows: &Rows) -> usize {
+        self.gave_up = false;
+        self.copied();
         let work = mem::take(&mut self.work);
         let mut finished = mem::take(&mut self.finished);
         let (mut generated, mut drafted, mut accepted) = (0, 0, 0);
@@ -276,8 +307,8 @@ impl Scheduler {
 
     fn expire(&mut self, now: Instant) {
         for index in (0..self.running.len()).rev() {
-            if is_past(self.running[index].deadline, now) {
-                self.end_running(index, TOO_LATE);
+            if let Some(end) = self.running[index].over(now) {
+                self.end_running(index, end);
             }
         }
         if !is_past(self.next_deadline, now) {
@@ -437,9 +468,6 @@ impl Scheduler {
     }
 }
 
-const TOO_LATE: End =
-    End::Failed(Reason::Deadline, "The request's deadline passed before it was finished.");
-
 /// The most sequences that may run at once on a device: each has a row and a sample in every
 /// step, and one sample is left for the rows of prompts that are scored.
 pub(super) fn slots_max(limits: &DeviceLimits) -> usize {
@@ -448,10 +476,6 @@ pub(super) fn slots_max(limits: &DeviceLimits) -> usize {
 
 fn to_compute(waiting: &Sequence) -> usize {
     waiting.prompt().len() - waiting.cached
-}
-
-fn is_past(deadline: Option<Instant>, now: Instant) -> bool {
-    deadline.is_some_and(|deadline| deadline <= now)
 }
 
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

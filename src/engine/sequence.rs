@@ -229,6 +229,14 @@ impl Sequence {
         self.submission.reply.is_closed()
     }
 
+    /// How it ends if it has to, whatever it is doing. Asked in each layer of a step.
+    pub(super) fn over(&self, now: Instant) -> Option<End> {
+        if self.nobody_reads() {
+            return Some(End::Cancelled);
+        }
+        is_past(self.deadline, now).then_some(TOO_LATE)
+    }
+
     /// Whether the row at this position is sampled, and how.
     pub(super) fn plan(&self, position: usize) -> Option<Plan> {
         let rules = &self.spec().rules;
@@ -418,6 +426,13 @@ impl Sequence {
         // A reader that left just now needs no end.
         let _gone = self.send(last);
     }
+}
+
+pub(super) const TOO_LATE: End =
+    End::Failed(Reason::Deadline, "The request's deadline passed before it was finished.");
+
+pub(super) fn is_past(limit: Option<Instant>, now: Instant) -> bool {
+    limit.is_some_and(|limit| limit <= now)
 }
 
 const NO_NUMBERS: &str = "The model's output is not a number.";

@@ -107,15 +107,27 @@ impl Bench {
         self.scheduler.cancel(SequenceId(client as u64));
     }
 
+    fn schedule(&mut self, prefill_rows: usize) -> StepRows {
+        self.scheduler.schedule(self.now, &self.costs, |_| prefill_rows)
+    }
+
     pub(super) fn step(&mut self, prefill_rows: usize) -> StepRows {
-        let rows = self.scheduler.schedule(self.now, &self.costs, |_| prefill_rows);
+        let rows = self.schedule(prefill_rows);
         if rows != StepRows::default() {
-            let ticket = self.device.submit(self.scheduler.step()).expect("no fault was set");
-            self.device.collect(ticket, &mut self.rows).expect("no fault was set");
+            self.device.run(self.scheduler.step(), &mut self.rows).expect("no fault was set");
             let generated = self.scheduler.advance(&self.rows);
             assert!(generated <= rows.decodes + rows.drafts + self.clients.len());
         }
         rows
+    }
+
+    /// Schedules a step and gives it up half way.
+    fn give_up(&mut self, prefill_rows: usize) {
+        if self.schedule(prefill_rows) != StepRows::default() {
+            let ticket = self.device.submit(self.scheduler.step(), &mut || false);
+            assert_eq!(ticket.expect("no fault was set"), None);
+            self.scheduler.discard();
+        }
     }
 
     /// Steps until all is done; panics when that takes more steps than there are tokens.
@@ -368,8 +380,53 @@ fn a_reader_that_left_is_noticed_in_the_queue_and_while_it_runs() {
     bench.submit(spec(ids(4, 2), 30));
     bench.step(16);
     bench.clients.clear();
-    assert_eq!(bench.step(16).decodes, 1);
     assert_eq!(bench.step(16), StepRows::default());
+}
+
+#[test]
+fn a_step_is_given_up_once_nobody_wants_its_prompts() {
+    let mut bench = Bench::new(64, 4, 4);
+    let chat = bench.submit(spec(ids(4, 1), 12));
+    bench.step(16);
+    let [leaves, stays] = [2, 3].map(|salt| bench.submit(spec(ids(30, salt), 2)));
+    bench.schedule(16);
+    assert!(bench.scheduler.wants_step(bench.now));
+    bench.clients[leaves].events.close();
+    assert!(!bench.scheduler.wants_step(bench.now), "the other's prompt is in the next step");
+    bench.scheduler.discard();
+    bench.schedule(64);
+    bench.clients[stays].events.close();
+    assert!(bench.scheduler.wants_step(bench.now), "the chat lost one step, and not two");
+    bench.step(64);
+    assert_eq!(bench.step(64), StepRows { decodes: 1, ..StepRows::default() });
+    bench.schedule(64);
+    assert!(bench.scheduler.wants_step(bench.now));
+    bench.run();
+    bench.check(chat);
+}
+
+#[test]
+fn a_step_with_a_prompt_that_somebody_wants_goes_on() {
+    let mut bench = Bench::new(64, 4, 4);
+    let clients = [2, 3].map(|salt| bench.submit(spec(ids(10, salt), 2)));
+    bench.schedule(20);
+    bench.clients[clients[0]].events.close();
+    assert!(bench.scheduler.wants_step(bench.now));
+    bench.clients[clients[1]].events.close();
+    assert!(!bench.scheduler.wants_step(bench.now));
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_given_up_in_the_step() {
+    let mut bench = Bench::new(64, 4, 4);
+    let clients = [2, 3].map(|salt| bench.submit(spec(ids(4, salt), 20)));
+    bench.step(16);
+    bench.schedule(16);
+    for client in clients {
+        assert!(bench.scheduler.wants_step(bench.now));
+        bench.clients[client].events.close();
+    }
+    assert!(!bench.scheduler.wants_step(bench.now));
 }
 
 #[test]
@@ -404,6 +461,7 @@ enum Operation {
     Submit { family: u32, length: usize, own: usize, max_tokens: usize, kind: Kind, class: u8 },
     Cancel(prop::sample::Index),
     Step(usize),
+    GiveUp(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -441,6 +499,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => submit,
         1 => any::<prop::sample::Index>().prop_map(Operation::Cancel),
         5 => (1..40usize).prop_map(Operation::Step),
+        1 => (1..40usize).prop_map(Operation::GiveUp),
     ]
 }
 
@@ -492,6 +551,7 @@ fn apply(bench: &mut Bench, operation: &Operation, capacity: usize) {
         Operation::Step(prefill_rows) => {
             bench.step(prefill_rows);
         }
+        Operation::GiveUp(prefill_rows) => bench.give_up(prefill_rows),
     }
 }
 
