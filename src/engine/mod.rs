@@ -27,7 +27,7 @@ use self::handle::{Link, Shared};
 use self::message::{Command, Submission};
 use self::place::Places;
 use self::prompt::Prompts;
-use self::scheduler::{Scheduler, slots_max};
+use self::scheduler::{Moment, Scheduler, slots_max};
 use self::sequence::End;
 use crate::completion::Reason;
 use crate::config::Speculate;
@@ -59,7 +59,7 @@ pub(crate) use self::predict::Predictor;
 pub(crate) use self::rates::Rates;
 pub(crate) use self::saturation::Load;
 pub use self::saturation::Saturation;
-pub(crate) use self::scheduler::{StepRows, TOKENS_PER_TURN};
+pub(crate) use self::scheduler::{Company, Span, StepRows, TOKENS_PER_TURN};
 pub(crate) use self::sequence::Rank;
 
 /// A model, ready to run.
@@ -173,9 +173,11 @@ impl Engine {
             let rates = &self.rates;
             let always = self.speculate == Speculate::Always;
             let costs = if always { &self.free } else { rates.costs() };
+            let moment =
+                Moment { now: Instant::now(), arriving: self.places.saturation.arriving_now() };
             let rows = self
                 .scheduler
-                .schedule(Instant::now(), costs, |decodes| rates.prefill_rows(decodes));
+                .schedule(moment, costs, |decodes, span| rates.prefill_rows(decodes, span));
             if !rows.is_empty() {
                 let ran = self.run_step()?;
                 let now = Instant::now();

@@ -1,13 +1,15 @@
 //! Who runs in the next step: continuous batching over KV blocks.
 //!
-//! Every step holds one row of each decoding sequence, then prefill rows in the order of rank; in
-//! a step without prefill, drafted tokens may follow a sequence's row. A sequence is admitted
+//! Every step holds one row of each decoding sequence, then prefill rows in the order of rank, as
+//! many as its span ([`span`]) has room for; in a step without prefill, drafted tokens may follow
+//! a sequence's row. A sequence is admitted
 //! when a slot is free and the blocks for all it may ever hold can be promised to it, so what
 //! runs never runs out and nothing is preempted. Nothing here knows a clock, a channel or a
 //! device: `now`, the costs and the number of prefill rows come in, a [`Step`] goes out.
 
 mod admission;
 mod drafts;
+mod span;
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -19,13 +21,14 @@ use models::step::{DeviceLimits, Row, Rows, Sample, Segment, Step};
 use models::tokenizer::Tokenizer;
 
 use self::drafts::Drafts;
+pub(crate) use self::span::{Company, Span};
 use super::digest::Digest;
 use super::draft::Costs;
 use super::message::{SequenceId, Submission};
 use super::prefix::PrefixCache;
 use super::saturation::Load;
 use super::sequence::{End, HostSampler, Rank, Sequence, TOO_LATE, Wait, is_past};
-use crate::completion::Reason;
+use crate::completion::{Priority, Reason};
 use crate::telemetry::Telemetry;
 
 /// A prompt with so many tokens left to prefill lets one more later arrival go first. A keystroke
@@ -74,6 +77,13 @@ struct Work {
     /// Of tokens that are known; those of its draft come after them.
     rows: usize,
     samples: Range<usize>,
+}
+
+/// When a step is decided, and whether somebody is on his way who has not arrived.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    pub(super) arriving: bool,
 }
 
 /// Rows of a step.
@@ -196,13 +206,15 @@ impl Scheduler {
     }
 
     /// Decides the next step; without rows when nothing is left to run. `costs` says what drafted
-    /// rows cost, `prefill_rows` how many prefill rows go beside so many decodes.
+    /// rows cost, `prefill_rows` how many prefill rows go beside so many decodes in a step of such
+    /// a span.
     pub(super) fn schedule(
         &mut self,
-        now: Instant,
+        moment: Moment,
         costs: &Costs,
-        prefill_rows: impl FnOnce(usize) -> usize,
+        prefill_rows: impl Fn(usize, Span) -> usize,
     ) -> StepRows {
+        let now = moment.now;
         self.step.clear();
         self.work.clear();
         self.expire(now);
@@ -216,7 +228,8 @@ impl Scheduler {
         let decodes = self.add_decodes();
         let drafts = self.step.rows() - decodes;
         let left = self.limits.rows_max - self.step.rows();
-        self.add_prefills(prefill_rows(decodes).min(left));
+        let company = self.company(moment.arriving);
+        self.add_prefills(|class| prefill_rows(decodes, company.span(class)).min(left));
         let prefills = self.step.rows() - decodes - drafts;
         assert!(decodes + prefills > 0 || self.is_idle(), "a step with work left does some");
         StepRows { decodes, drafts, prefills }
@@ -334,7 +347,20 @@ impl Scheduler {
         decodes
     }
 
-    fn add_prefills(&mut self, mut budget: usize) {
+    /// Who is there. The choices of one request are one, while the first computes their prompt.
+    fn company(&self, arriving: bool) -> Company {
+        let waits = |sequence: &Sequence| !matches!(sequence.wait, Wait::Follows { .. });
+        let everybody = || self.running.iter().chain(self.waiting.values());
+        let others = arriving
+            || self.running.len() > 1
+            || (self.running.len() == 1 && self.waiting.values().any(waits));
+        let completes = |sequence: &Sequence| sequence.spec().priority == Priority::Completion;
+        Company { others, completes: everybody().any(completes) }
+    }
+
+    /// Adds the next rows of those who prefill, up to as many in all as `rows` says for the class
+    /// of each.
+    fn add_prefills(&mut self, rows: impl Fn(Priority) -> usize) {
         let mut prefills = mem::take(&mut self.prefills);
         let ahead =
             self.running.iter().enumerate().filter(|(_, sequence)| sequence.is_prefilling());
@@ -346,14 +372,16 @@ impl Scheduler {
         prefills.sort_unstable();
         // One sample of the device's is kept for each sequence that may choose a token.
         let mut scores = self.limits.samples_max - self.slots;
+        let mut used = 0;
         for (_, index) in prefills.drain(..) {
             let sequence = &self.running[index];
+            let budget = rows(sequence.spec().priority).saturating_sub(used);
             let scored = sequence.spec().rules.scores_prompt();
             let most = if scored { budget.min(scores) } else { budget };
             let rows = most.min(sequence.prompt().len() - sequence.computed);
             if rows > 0 {
                 self.add_rows(index, rows);
-                budget -= rows;
+                used += rows;
                 scores -= if scored { rows } else { 0 };
             }
         }

@@ -18,7 +18,7 @@ use crate::engine::message::{
 };
 use crate::engine::place::Places;
 use crate::engine::saturation::Saturation;
-use crate::engine::scheduler::{Scheduler, StepRows};
+use crate::engine::scheduler::{Moment, Scheduler, Span, StepRows};
 use crate::telemetry::Telemetry;
 
 /// Random runs of the property test; raise it for a night.
@@ -108,7 +108,12 @@ impl Bench {
     }
 
     fn schedule(&mut self, prefill_rows: usize) -> StepRows {
-        self.scheduler.schedule(self.now, &self.costs, |_| prefill_rows)
+        self.schedule_by(|_| prefill_rows)
+    }
+
+    fn schedule_by(&mut self, prefill_rows: impl Fn(Span) -> usize) -> StepRows {
+        let moment = Moment { now: self.now, arriving: false };
+        self.scheduler.schedule(moment, &self.costs, |_, span| prefill_rows(span))
     }
 
     pub(super) fn step(&mut self, prefill_rows: usize) -> StepRows {
@@ -403,6 +408,45 @@ fn a_step_is_given_up_once_nobody_wants_its_prompts() {
     assert!(bench.scheduler.wants_step(bench.now));
     bench.run();
     bench.check(chat);
+}
+
+#[test]
+fn a_prompt_s_rows_are_many_alone_and_few_beside_a_completion() {
+    let mut bench = Bench::new(64, 4, 4);
+    let rows = |span| match span {
+        Span::Long => 24,
+        Span::Step => 12,
+        Span::Short => 3,
+    };
+    let prefills = |bench: &mut Bench| {
+        let prefills = bench.schedule_by(rows).prefills;
+        bench.device.run(bench.scheduler.step(), &mut bench.rows).expect("no fault was set");
+        bench.scheduler.advance(&bench.rows);
+        prefills
+    };
+    // three choices are one request
+    let cursor = spec(ids(60, 1), 3);
+    let choices = (0..3).map(|choice| SequenceSpec { choice, ..cursor.clone() });
+    let clients: Vec<usize> = choices.map(|spec| bench.submit(spec)).collect();
+    assert_eq!(prefills(&mut bench), 24);
+    let chat = SequenceSpec { priority: Priority::Chat, ..spec(ids(90, 2), 4) };
+    let chat = bench.submit(chat);
+    assert_eq!(prefills(&mut bench), 12, "somebody waits");
+    while !clients.iter().all(|&client| bench.clients[client].events.is_closed()) {
+        prefills(&mut bench);
+    }
+    assert_eq!(prefills(&mut bench), 12, "a chat alone");
+    let late = bench.submit(spec(ids(4, 3), 3));
+    assert_eq!(
+        prefills(&mut bench),
+        4,
+        "the completion first, and of the chat what a short step has"
+    );
+    assert_eq!(prefills(&mut bench), 3, "beside a completion that decodes");
+    bench.run();
+    for client in clients.into_iter().chain([chat, late]) {
+        bench.check(client);
+    }
 }
 
 #[test]
