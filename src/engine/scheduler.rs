@@ -27,7 +27,7 @@ use super::draft::Costs;
 use super::message::{SequenceId, Submission};
 use super::prefix::PrefixCache;
 use super::saturation::Load;
-use super::sequence::{End, HostSampler, Rank, Sequence, TOO_LATE, Wait, is_past};
+use super::sequence::{End, HostSampler, Rank, Sequence, Wait, is_past};
 use crate::completion::{Priority, Reason};
 use crate::telemetry::Telemetry;
 
@@ -320,6 +320,7 @@ impl Scheduler {
 
     fn expire(&mut self, now: Instant) {
         for index in (0..self.running.len()).rev() {
+            self.running[index].tick(now);
             if let Some(end) = self.running[index].over(now) {
                 self.end_running(index, end);
             }
@@ -330,7 +331,8 @@ impl Scheduler {
         let late =
             |(rank, sequence): (&Rank, &Sequence)| is_past(sequence.deadline, now).then_some(*rank);
         while let Some(rank) = self.waiting.iter().find_map(late) {
-            self.end_waiting(rank, TOO_LATE);
+            let end = self.waiting[&rank].never_ran();
+            self.end_waiting(rank, end);
         }
         self.next_deadline = self.waiting.values().filter_map(|sequence| sequence.deadline).min();
     }

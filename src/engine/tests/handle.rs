@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::mock::{Fault, Mock, solo, tokenizer, unstoppable};
 use crate::completion::{
     Backend, ChatMessage, CompletionRequest, Event, FimInput, FinishReason, Input, Priority,
-    Reason, Refusal, StopRules, Usage,
+    Reason, Refusal, StopRules, TimeLimits, Usage,
 };
 use crate::config::Speculate;
 use crate::engine::message::{SequenceId, SequenceRules, SequenceSpec};
@@ -98,6 +98,7 @@ fn alone(ids: &[u32], max_tokens: usize) -> String {
         priority: Priority::Completion,
         tenant: 0,
         time_left: None,
+        time: TimeLimits::default(),
     };
     solo(&spec, tokenizer().vocab_size(), false).1
 }
@@ -325,7 +326,11 @@ async fn a_deadline_ends_an_answer_that_has_begun() {
     engine.started().await.expect("ready");
     let deadline = Some(tokio::time::Instant::now() + 10 * PACE);
     let events = complete(&engine, CompletionRequest { deadline, ..tokens(8, 200) }).await;
-    assert_eq!(failure_of(&events.expect("room")), Reason::Deadline);
+    let events = events.expect("room");
+    let text = text_of(&events, 0);
+    let ids: Vec<u32> = (100..108).collect();
+    assert!(!text.is_empty() && alone(&ids, 200).starts_with(&text), "the best so far: {text}");
+    assert!(usage_of(&events).completion_tokens < 200);
     calm(&engine).await;
 }
 

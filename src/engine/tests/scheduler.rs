@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use models::sampler::SamplingParams;
-use models::step::{Device, Rows};
+use models::step::{Device, DeviceLimits, Rows};
 use models::text::StopStrings;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 
 use super::mock::{Mock, VOCAB, limits, solo, tokenizer, unstoppable};
-use crate::completion::{FinishReason, Priority, Reason};
+use crate::completion::{FinishReason, Priority, Reason, TimeLimits};
 use crate::engine::draft::Costs;
 use crate::engine::message::{
     SequenceEvent, SequenceId, SequenceRules, SequenceSpec, Submission, events_max,
@@ -224,6 +224,7 @@ pub(super) fn spec(prompt: impl Into<Arc<[u32]>>, max_tokens: usize) -> Sequence
         priority: Priority::Completion,
         tenant: 0,
         time_left: None,
+        time: TimeLimits::default(),
     }
 }
 
@@ -371,11 +372,86 @@ fn deadlines_end_what_waits_and_what_runs() {
     bench.step(16);
     bench.now += SECOND;
     bench.step(16);
-    for client in [running, waiting] {
-        assert_eq!(bench.answer(client).failure, Some(Reason::Deadline));
-    }
+    let answer = bench.answer(running);
+    assert_eq!((answer.end, answer.failure), (Some(FinishReason::Length), None));
+    assert_eq!(answer.ids.len(), 1, "the best so far");
+    assert_eq!(bench.answer(waiting).failure, Some(Reason::Deadline), "nothing was done for it");
     bench.run();
     bench.check(patient);
+}
+
+#[test]
+fn a_deadline_leaves_every_choice_what_it_has() {
+    let mut bench = Bench::new(64, 4, 2);
+    let time_left = Some(Duration::from_secs(1));
+    let choices = (0..4).map(|choice| SequenceSpec { choice, time_left, ..spec(ids(30, 1), 9) });
+    let clients: Vec<usize> = choices.map(|spec| bench.submit(spec)).collect();
+    bench.step(16);
+    assert_eq!(bench.scheduler.load().running, 1, "the first reads the prompt for all");
+    bench.now += Duration::from_secs(1);
+    bench.schedule(16);
+    assert!(bench.scheduler.is_idle());
+    for client in clients {
+        assert_eq!(bench.answer(client).end, Some(FinishReason::Length));
+    }
+}
+
+#[test]
+fn a_prompt_that_takes_too_long_is_gone_on_with_by_the_next_key() {
+    let mut bench = Bench::new(64, 4, 2);
+    let limit = TimeLimits { prompt: Some(Duration::from_millis(500)), predict: None };
+    let first = bench.submit(SequenceSpec { time: limit, ..spec(ids(50, 1), 4) });
+    bench.now += Duration::from_secs(2);
+    bench.step(20);
+    bench.now += Duration::from_millis(400);
+    bench.step(20);
+    bench.schedule(20);
+    assert!(bench.scheduler.wants_step(bench.now));
+    bench.now += Duration::from_millis(100);
+    assert!(!bench.scheduler.wants_step(bench.now), "counted from when it began to run");
+    bench.scheduler.discard();
+    assert_eq!(bench.step(20), StepRows::default());
+    let answer = bench.answer(first);
+    assert_eq!((answer.text.as_str(), answer.end), ("", Some(FinishReason::Length)));
+    let mut longer = ids(50, 1);
+    longer.push(5);
+    let next = bench.submit(SequenceSpec { time: limit, ..spec(longer, 4) });
+    bench.step(20);
+    bench.now += Duration::from_secs(10);
+    bench.run();
+    assert_eq!(bench.check(next).cached, 40, "and with the prompt read there is no such limit");
+}
+
+#[test]
+fn an_answer_that_takes_too_long_ends_once_it_has_a_line() {
+    let limits = DeviceLimits { vocab: tokenizer().vocab_size(), ..limits(64, 4) };
+    let has_line = |&id: &u32| tokenizer().bytes(id).contains(&b'\n');
+    let lines: Vec<u32> = (0..limits.vocab as u32).filter(has_line).collect();
+    let sampling = |bias| SamplingParams {
+        temperature: 0.0,
+        logit_bias: lines.iter().map(|&id| (id, bias)).collect(),
+        ..SamplingParams::default()
+    };
+    for (bias, ends) in [(1e3, true), (-1e3, false)] {
+        let mut bench = Bench::with(Mock::new(limits.clone()), 2, false);
+        let time = TimeLimits { prompt: None, predict: Some(Duration::from_millis(250)) };
+        let rules = Arc::new(SequenceRules { sampling: sampling(bias), ..rules() });
+        let client = bench.submit(SequenceSpec { time, rules, ..spec(ids(4, 1), 40) });
+        bench.now += Duration::from_secs(2);
+        for _ in 0..3 {
+            bench.step(16);
+            bench.now += Duration::from_millis(100);
+        }
+        bench.step(16);
+        assert!(!bench.clients[client].events.is_closed(), "200 ms since the first token");
+        bench.now += Duration::from_millis(100);
+        bench.step(16);
+        assert_eq!(bench.clients[client].events.is_closed(), ends);
+        bench.run();
+        let answer = bench.answer(client);
+        assert_eq!(answer.end, Some(FinishReason::Length));
+        assert_eq!(answer.ids.len(), if ends { 4 } else { 40 });
+    }
 }
 
 #[test]
