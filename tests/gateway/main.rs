@@ -14,6 +14,7 @@ mod canaries;
 mod clients;
 mod cloud;
 mod commands;
+mod dialects;
 mod hostile;
 mod independence;
 mod ledger;
