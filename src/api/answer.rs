@@ -51,10 +51,13 @@ const SUPERSEDED: &str = "superseded";
 const TYPED_THROUGH: &str = "typed_through";
 /// Where the prompts of one list ran in different places.
 const MIXED: &str = "mixed";
+/// Why a request without a prompt was answered here.
+const NO_PROMPT: &str = "no_prompt";
 
 /// What a body asks for, in any dialect.
 pub(super) struct Ask {
-    /// One for each prompt; at least one. All have the same `n`, which is `best_of`.
+    /// One for each prompt; all have the same `n`, which is `best_of`. None where the dialect has
+    /// requests without a prompt: then the letter's answer to nothing is the whole answer.
     pub requests: Vec<Arc<CompletionRequest>>,
     /// Writes the answer down.
     pub letter: Box<dyn Letter>,
@@ -149,6 +152,9 @@ pub(super) async fn answer<S: Service>(
         Ok(both) => both,
         Err(failure) => return refuse(failure, account),
     };
+    if ask.requests.is_empty() {
+        return without_work(&live, ask, account);
+    }
     let placing = before_the_end(&api, enter(&api, &live.service, &ask, typing)).await;
     let placed = match placing.map_err(Failure::from).and_then(|placed| placed) {
         Ok(placed) => placed,
@@ -319,6 +325,18 @@ fn refuse_in(letter: &mut dyn Letter, failure: Failure, mut account: Account) ->
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     where_and_why(&mut headers, &failure.route.to_string(), &failure.reason);
+    (headers, body).into_response()
+}
+
+fn without_work<S: Service>(live: &Live<S>, mut ask: Ask, mut account: Account) -> Response {
+    ask.letter.open(&Heading::new(&live.service.model().id, 0, false, &Route::Local));
+    let nothing = Collected { choices: Vec::new(), usage: Usage::default() };
+    let body = ask.letter.whole(&nothing, &Summary::default());
+    account.placed(Route::Local, NO_PROMPT.into(), 0);
+    account.settle(StatusCode::OK);
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    where_and_why(&mut headers, &Route::Local.to_string(), NO_PROMPT);
     (headers, body).into_response()
 }
 

@@ -35,12 +35,9 @@ pub(super) async fn post<S: Service>(State(api): State<Arc<Api<S>>>, request: Re
     answer(api, request, read).await
 }
 
-fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiError> {
+pub(super) fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiError> {
     let (mut own, mut shared): (ChatFields, SharedFields) = parse(body)?;
-    if !model.chat {
-        let message = "this model has no chat template; use /v1/completions";
-        return Err(ApiError::from(&Refusal::new(Reason::Unsupported, message)));
-    }
+    has_template(model)?;
     let messages = own
         .messages
         .take()
@@ -70,6 +67,15 @@ fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiE
     })
 }
 
+/// 400 where the model has none.
+pub(super) fn has_template(model: &ModelCard) -> Result<(), ApiError> {
+    if model.chat {
+        return Ok(());
+    }
+    let message = "this model has no chat template; use /v1/completions";
+    Err(ApiError::from(&Refusal::new(Reason::Unsupported, message)))
+}
+
 impl ChatFields {
     fn logprobs(&self) -> Result<Option<u32>, ApiError> {
         let top = integer("top_logprobs", self.top_logprobs, 0..=TOP_LOGPROBS_MAX)?;
@@ -84,6 +90,7 @@ impl ChatFields {
     }
 }
 
+/// A conversation, checked.
 pub(super) struct Messages(pub(super) Vec<ChatMessage>);
 
 impl Field for Messages {

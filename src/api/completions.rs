@@ -45,6 +45,16 @@ pub(super) async fn post<S: Service>(State(api): State<Arc<Api<S>>>, request: Re
 }
 
 pub(super) fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiError> {
+    read_until(body, caller, model, Some(MAX_TOKENS_DEFAULT))
+}
+
+/// `otherwise`: the longest answer where the body names none; None: as long as fits.
+pub(super) fn read_until(
+    body: &[u8],
+    caller: &Caller<'_>,
+    model: &ModelCard,
+    otherwise: Option<u32>,
+) -> Result<Ask, ApiError> {
     let (mut own, mut shared): (CompletionFields, SharedFields) = parse(body)?;
     if let Some(segments) = own.segments.take() {
         return tabby::ask(segments, own.language.as_deref(), shared, caller, model);
@@ -54,7 +64,7 @@ pub(super) fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Resul
     let inputs = own.inputs(prompts, model)?;
     let (n, best_of) = shared.choices(inputs.len())?;
     let logprobs = integer("logprobs", own.logprobs, 0..=LOGPROBS_MAX)?;
-    let max_tokens = Some(shared.max_tokens.unwrap_or(MAX_TOKENS_DEFAULT));
+    let max_tokens = shared.max_tokens.or(otherwise);
     let sampling = shared.sampling(model)?;
     let stop = shared.stop_rules(max_tokens, model)?;
     let request = |input| {

@@ -188,6 +188,7 @@ impl ApiError {
 
     fn tgi_type(&self) -> &'static str {
         match self.status {
+            _ if self.code.as_deref() == Some("engine_failed") => "generation",
             StatusCode::SERVICE_UNAVAILABLE => "overloaded",
             status if status.is_client_error() => "validation",
             _ => "generation",

@@ -3,7 +3,8 @@
 //! In reading order: [`serve`] accepts connections and bounds what a peer may do with them;
 //! `live` takes the configuration that a request sees; `guard` keeps web pages out and `tenant`
 //! whoever has no key; `routes` is the table of all doors; `completions` and `chat` turn a body
-//! (`body`, `fields`, `sampling`) into requests; `answer` places them through a [`Service`] and writes the reply in
+//! (`body`, `fields`, `sampling`) into requests, and a file or folder each for the other dialects does
+//! the same; `answer` places them through a [`Service`] and writes the reply in
 //! the shape of `reply`, as one object or through `sse`; `accounting` counts each request once.
 //! The wire is written down in docs/wire.md.
 
@@ -21,8 +22,10 @@ mod fields;
 mod guard;
 mod live;
 mod llama_cpp;
+mod lmstudio;
 mod mistral;
 mod models;
+mod ollama;
 mod peer;
 mod raw;
 mod reply;
@@ -33,6 +36,7 @@ mod sse;
 mod status;
 mod tabby;
 mod tenant;
+mod tgi;
 mod usage;
 
 use std::borrow::Cow;

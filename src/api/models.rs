@@ -12,6 +12,12 @@ use super::error::ApiError;
 use super::live::Live;
 use super::{ModelCard, Service};
 
+/// What dialects ask for as the family or architecture of a model, by which clients only look up
+/// its context in what else they are told.
+pub(super) const FAMILY: &str = "weir";
+/// What its weights were read from.
+pub(super) const FORMAT: &str = "safetensors";
+
 #[derive(Serialize)]
 struct List<'a> {
     object: &'static str,
@@ -73,7 +79,7 @@ pub(super) async fn one<S: Service>(
     }
 }
 
-fn json(value: &impl Serialize) -> Response {
+pub(super) fn json(value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("strings and numbers serialise");
     ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
 }

@@ -11,8 +11,8 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::error::{self, Tongue};
 use super::{
-    Api, Service, chat, clouds, completions, copilot, explain, llama_cpp, mistral, models, peer,
-    status, tabby, tenant, usage,
+    Api, Service, chat, clouds, completions, copilot, explain, llama_cpp, lmstudio, mistral,
+    models, ollama, peer, status, tabby, tenant, tgi, usage,
 };
 
 /// One path, and a second with `/v1` before it where it is part of the dialect.
@@ -35,7 +35,8 @@ pub enum Access {
     Keyed,
     /// Whose row says `admin`. Where nobody has a key: whoever asks from this machine.
     Admin,
-    /// Everybody: a probe has no key, and learns nothing but that we are there.
+    /// Everybody: a probe has no key, and learns nothing but that we are there. Over HTTP every one
+    /// of them that answers GET answers HEAD.
     Open,
 }
 
@@ -51,6 +52,19 @@ enum Room {
     PauseCloud,
     ResumeCloud,
     Peer,
+    OllamaAlive,
+    OllamaGenerate,
+    OllamaChat,
+    OllamaTags,
+    OllamaShow,
+    OllamaPs,
+    OllamaVersion,
+    TgiGenerate,
+    TgiStream,
+    LmStudioModels,
+    LmStudioModel,
+    LmStudioCompletions,
+    LmStudioChat,
     Health,
     Ready,
     Metrics,
@@ -82,24 +96,39 @@ pub const ROUTES: &[Door] = &[
     admin("POST", "/clouds/{name}/pause", Room::PauseCloud),
     admin("POST", "/clouds/{name}/resume", Room::ResumeCloud),
     dialect("GET", "/peer", Room::Peer),
+    // Where Tabby's clients look for it.
+    exact("POST", "/v1beta/chat/completions", Tongue::OpenAi, Room::Chat),
+    Door { access: Access::Open, ..exact("GET", "/", Tongue::Ollama, Room::OllamaAlive) },
+    exact("POST", "/api/generate", Tongue::Ollama, Room::OllamaGenerate),
+    exact("POST", "/api/chat", Tongue::Ollama, Room::OllamaChat),
+    exact("GET", "/api/tags", Tongue::Ollama, Room::OllamaTags),
+    exact("POST", "/api/show", Tongue::Ollama, Room::OllamaShow),
+    exact("GET", "/api/ps", Tongue::Ollama, Room::OllamaPs),
+    exact("GET", "/api/version", Tongue::Ollama, Room::OllamaVersion),
+    exact("POST", "/generate", Tongue::Tgi, Room::TgiGenerate),
+    exact("POST", "/generate_stream", Tongue::Tgi, Room::TgiStream),
+    exact("GET", "/api/v0/models", Tongue::OpenAi, Room::LmStudioModels),
+    exact("GET", "/api/v0/models/{*id}", Tongue::OpenAi, Room::LmStudioModel),
+    exact("POST", "/api/v0/completions", Tongue::OpenAi, Room::LmStudioCompletions),
+    exact("POST", "/api/v0/chat/completions", Tongue::OpenAi, Room::LmStudioChat),
     own("/health", Access::Open, Room::Health),
     own("/ready", Access::Open, Room::Ready),
     own("/metrics", Access::Keyed, Room::Metrics),
-    llama("POST", "/infill", Room::Infill),
-    llama("POST", "/completion", Room::Completion),
-    llama("GET", "/props", Room::Props),
-    llama("GET", "/slots", Room::Slots),
-    llama("POST", "/tokenize", Room::Tokenize),
-    llama("POST", "/detokenize", Room::Detokenize),
-    llama("POST", "/apply-template", Room::ApplyTemplate),
+    exact("POST", "/infill", Tongue::LlamaCpp, Room::Infill),
+    exact("POST", "/completion", Tongue::LlamaCpp, Room::Completion),
+    exact("GET", "/props", Tongue::LlamaCpp, Room::Props),
+    exact("GET", "/slots", Tongue::LlamaCpp, Room::Slots),
+    exact("POST", "/tokenize", Tongue::LlamaCpp, Room::Tokenize),
+    exact("POST", "/detokenize", Tongue::LlamaCpp, Room::Detokenize),
+    exact("POST", "/apply-template", Tongue::LlamaCpp, Room::ApplyTemplate),
     Door { tongue: Tongue::Mistral, ..dialect("POST", "/fim/completions", Room::Mistral) },
-    unprefixed("GET", "/v1/health", Room::TabbyHealth),
-    unprefixed("POST", "/v1/health", Room::TabbyHealth),
-    unprefixed("GET", "/v1beta/server_setting", Room::TabbySetting),
-    unprefixed("POST", "/v1/events", Room::TabbyEvent),
+    exact("GET", "/v1/health", Tongue::OpenAi, Room::TabbyHealth),
+    exact("POST", "/v1/health", Tongue::OpenAi, Room::TabbyHealth),
+    exact("GET", "/v1beta/server_setting", Tongue::OpenAi, Room::TabbySetting),
+    exact("POST", "/v1/events", Tongue::OpenAi, Room::TabbyEvent),
     dialect("POST", "/engines/{engine}/completions", Room::Copilot),
-    unprefixed("GET", "/copilot_internal/v2/token", Room::CopilotToken),
-    unprefixed("GET", "/copilot_internal/user", Room::CopilotUser),
+    exact("GET", "/copilot_internal/v2/token", Tongue::OpenAi, Room::CopilotToken),
+    exact("GET", "/copilot_internal/user", Tongue::OpenAi, Room::CopilotUser),
 ];
 
 const fn dialect(method: &'static str, path: &'static str, leads_to: Room) -> Door {
@@ -114,12 +143,9 @@ const fn own(path: &'static str, access: Access, leads_to: Room) -> Door {
     Door { access, prefixed: false, ..dialect("GET", path, leads_to) }
 }
 
-const fn unprefixed(method: &'static str, path: &'static str, leads_to: Room) -> Door {
-    Door { prefixed: false, ..dialect(method, path, leads_to) }
-}
-
-const fn llama(method: &'static str, path: &'static str, leads_to: Room) -> Door {
-    Door { tongue: Tongue::LlamaCpp, prefixed: false, ..dialect(method, path, leads_to) }
+/// A door that has one path and speaks another tongue.
+const fn exact(method: &'static str, path: &'static str, tongue: Tongue, leads_to: Room) -> Door {
+    Door { method, path, prefixed: false, access: Access::Keyed, tongue, leads_to }
 }
 
 impl Door {
@@ -143,6 +169,19 @@ impl Door {
             Room::PauseCloud => post(clouds::pause::<S>),
             Room::ResumeCloud => post(clouds::resume::<S>),
             Room::Peer => get(peer::get::<S>),
+            Room::OllamaAlive => get(ollama::card::alive),
+            Room::OllamaGenerate => post(ollama::generate::<S>),
+            Room::OllamaChat => post(ollama::chat::<S>),
+            Room::OllamaTags => get(ollama::card::tags::<S>),
+            Room::OllamaShow => post(ollama::card::show::<S>),
+            Room::OllamaPs => get(ollama::card::ps::<S>),
+            Room::OllamaVersion => get(ollama::card::version),
+            Room::TgiGenerate => post(tgi::generate::<S>),
+            Room::TgiStream => post(tgi::generate_stream::<S>),
+            Room::LmStudioModels => get(lmstudio::models::<S>),
+            Room::LmStudioModel => get(lmstudio::model::<S>),
+            Room::LmStudioCompletions => post(lmstudio::completions::<S>),
+            Room::LmStudioChat => post(lmstudio::chat::<S>),
             Room::Health => get(status::health),
             Room::Ready => get(status::ready::<S>),
             Room::Metrics => get(status::metrics::<S>),

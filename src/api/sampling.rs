@@ -15,6 +15,8 @@ use crate::completion::{SamplingParams, StopRules};
 const N_MAX: i64 = 16;
 /// Choices of one request, all prompts together: half of what the engine's queue holds by default.
 const CHOICES_MAX: usize = 128;
+/// What each token that was there divides its score by.
+pub(super) const REPETITION_PENALTY: RangeInclusive<f64> = 0.01..=10.0;
 /// The longest a client may say it waits.
 const DEADLINE_MS_MAX: u64 = 600_000;
 /// Bytes of an edit session's name.
@@ -86,8 +88,12 @@ impl SharedFields {
                 .map_or(off.top_k, |k: i64| u32::try_from(k).unwrap_or(0)),
             top_p: number("top_p", self.top_p, 0.0..=1.0)?.unwrap_or(off.top_p),
             min_p: number("min_p", self.min_p, 0.0..=1.0)?.unwrap_or(off.min_p),
-            repetition_penalty: number("repetition_penalty", self.repetition_penalty, 0.01..=10.0)?
-                .unwrap_or(off.repetition_penalty),
+            repetition_penalty: number(
+                "repetition_penalty",
+                self.repetition_penalty,
+                REPETITION_PENALTY,
+            )?
+            .unwrap_or(off.repetition_penalty),
             presence_penalty: number("presence_penalty", self.presence_penalty, -2.0..=2.0)?
                 .unwrap_or(off.presence_penalty),
             frequency_penalty: number("frequency_penalty", self.frequency_penalty, -2.0..=2.0)?

@@ -34,10 +34,13 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Result<String, VarError>;
 
 /// What a key is when nobody typed it; docs/configuration.md says the same.
 mod defaults {
-    use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
     pub(super) const LISTEN: SocketAddr =
         SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8012));
+    /// To some editors `localhost` is this.
+    pub(super) const LISTEN_V6: SocketAddr =
+        SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 8012, 0, 0));
     pub(super) const GRACE_MS: i64 = 30_000;
     pub(super) const CONNECTIONS_MAX: i64 = 1024;
     pub(super) const SLOTS: i64 = 8;
@@ -123,12 +126,16 @@ impl Config {
     pub fn keep_what_only_a_start_sets(&mut self, running: &Self) -> Vec<&'static str> {
         let (serve, was) = (&mut self.serve, &running.serve);
         let mut changed = vec![
-            ("[serve] listen", serve.listen != was.listen),
+            (
+                "[serve] listen",
+                (&serve.listen, &serve.listen_too) != (&was.listen, &was.listen_too),
+            ),
             ("[serve] grace_ms", serve.grace != was.grace),
             ("[serve] connections_max", serve.connections_max != was.connections_max),
             ("[model]", self.model != running.model),
         ];
         serve.listen.clone_from(&was.listen);
+        serve.listen_too.clone_from(&was.listen_too);
         (serve.grace, serve.connections_max) = (was.grace, was.connections_max);
         self.model.clone_from(&running.model);
         if let Some(opened) = &running.ledger {
@@ -163,6 +170,8 @@ fn environment(name: &str) -> Result<String, VarError> {
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
     pub listen: Vec<SocketAddr>,
+    /// Listened on too where the machine has such addresses: nobody typed them.
+    pub listen_too: Vec<SocketAddr>,
     /// Host header values accepted beside loopback names and the listen addresses.
     pub allow_hosts: Vec<String>,
     /// Origins of web pages that may use the gateway.

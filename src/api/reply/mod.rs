@@ -1,7 +1,10 @@
 //! An answer as bytes: what every dialect's [`Letter`] is given, and what they share. A streamed
 //! chunk costs copies of what is constant and one pass over its text.
 
+pub(super) mod lmstudio;
+pub(super) mod ollama;
 pub(super) mod openai;
+pub(super) mod tgi;
 
 use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

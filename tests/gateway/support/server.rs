@@ -44,6 +44,7 @@ impl Default for Setup {
     fn default() -> Self {
         let config = ServeConfig {
             listen: Vec::new(),
+            listen_too: Vec::new(),
             allow_hosts: Vec::new(),
             allow_origins: Vec::new(),
             copilot_token: false,
