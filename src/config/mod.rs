@@ -155,6 +155,26 @@ pub fn peer_key() -> Result<Option<Secret>, String> {
     }
 }
 
+/// The key in a file that only its owner (and group) may read.
+pub fn key_file(path: &Path) -> Result<Secret, String> {
+    validate::key_from_file(path).map_err(|wrong| format!("{}: {wrong}", path.display()))
+}
+
+/// Where the processes of the user with this number find each other: below `XDG_RUNTIME_DIR`, or
+/// else below the folder for temporary files, which all users share.
+pub fn runtime_folder(user: u32) -> PathBuf {
+    let absolute = |name: &str| {
+        environment(name).ok().map(PathBuf::from).filter(|folder| folder.is_absolute())
+    };
+    match absolute("XDG_RUNTIME_DIR") {
+        Some(folder) => folder.join("weir"),
+        None => {
+            let shared = absolute("TMPDIR").unwrap_or_else(|| "/tmp".into());
+            shared.join(format!("weir-{user}"))
+        }
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
 fn environment(name: &str) -> Result<String, VarError> {
     std::env::var(name)
