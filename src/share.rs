@@ -48,6 +48,8 @@ pub struct Folder(PathBuf);
 #[derive(Debug, Deserialize, Serialize)]
 struct Note {
     address: SocketAddr,
+    /// For whoever wants to end it.
+    process: u32,
 }
 
 /// What an editor finds.
@@ -169,9 +171,10 @@ impl Claim {
 
     /// From now on editors come.
     pub fn announce(&self, address: SocketAddr) -> Result<(), ShareError> {
+        let note = &Note { address, process: std::process::id() };
         let write = || {
             let beside = self.folder.0.join("engine.json.next");
-            fs::write(&beside, serde_json::to_vec(&Note { address })?)?;
+            fs::write(&beside, serde_json::to_vec(&note)?)?;
             // In one step: a reader sees all of it or nothing.
             fs::rename(&beside, self.folder.note_path())
         };
