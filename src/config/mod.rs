@@ -161,15 +161,16 @@ pub fn key_file(path: &Path) -> Result<Secret, String> {
 }
 
 /// Where the processes of the user with this number find each other: below `XDG_RUNTIME_DIR`, or
-/// else below the folder for temporary files, which all users share.
+/// where there is none below the folder for temporary files, which all users share.
 pub fn runtime_folder(user: u32) -> PathBuf {
-    let absolute = |name: &str| {
-        environment(name).ok().map(PathBuf::from).filter(|folder| folder.is_absolute())
+    let folder = |name: &str| {
+        let named = environment(name).ok().map(PathBuf::from);
+        named.filter(|folder| folder.is_absolute() && folder.is_dir())
     };
-    match absolute("XDG_RUNTIME_DIR") {
+    match folder("XDG_RUNTIME_DIR") {
         Some(folder) => folder.join("weir"),
         None => {
-            let shared = absolute("TMPDIR").unwrap_or_else(|| "/tmp".into());
+            let shared = folder("TMPDIR").unwrap_or_else(|| "/tmp".into());
             shared.join(format!("weir-{user}"))
         }
     }

@@ -48,6 +48,9 @@ struct Running {
     /// What the suggestion stands in for, and what it begins with.
     range: Range,
     begun: String,
+    /// What stands there now, where the suggestion does not begin with it: editors show only what
+    /// goes on from there, in one word or the other.
+    filter: Option<String>,
     asked: bool,
 }
 
@@ -226,12 +229,14 @@ impl Server {
         let start = text.byte_at(range.start, self.encoding);
         let end = text.byte_at(range.end, self.encoding).max(start);
         let shape = shape(text, start, end, params.context.trigger_kind);
+        let replaced = String::from(text.slice(start..end));
+        let filter = (!begun.starts_with(&replaced)).then_some(replaced);
         let hole = Hole { start, end, begun: &begun };
         let prompt = Prompt::new(&self.documents, &self.workspace, (&uri, text), &hole);
         let asked = params.context.trigger_kind == InlineCompletionTriggerKind::Invoked;
         let (asker, wish) = (self.asker.clone(), Wish { uri: uri.clone(), prompt, shape });
         let task = self.tasks.spawn(async move { asker.complete(&wish).await });
-        self.running.insert(task.id(), Running { id, uri, task, range, begun, asked });
+        self.running.insert(task.id(), Running { id, uri, task, range, begun, filter, asked });
     }
 
     async fn done(&mut self, done: Result<(task::Id, Outcome), JoinError>) {
@@ -240,13 +245,14 @@ impl Server {
             Err(error) => (error.id(), None),
         };
         // What was cancelled has its answer.
-        let Some(Running { id, range, begun, asked, .. }) = self.running.remove(&task) else {
+        let Some(Running { id, range, begun, filter, asked, .. }) = self.running.remove(&task)
+        else {
             return;
         };
         match outcome {
             Some(Ok(text)) => {
                 let items: Vec<_> =
-                    text.map(|text| item(begun + &text, range)).into_iter().collect();
+                    text.map(|text| item(begun + &text, filter, range)).into_iter().collect();
                 self.send(Response::new_ok(id, items)).await;
             }
             Some(Err(failure)) => {
@@ -310,10 +316,10 @@ fn shape(text: &Text, start: usize, end: usize, kind: InlineCompletionTriggerKin
     Shape::new(kind, &before, is_end)
 }
 
-fn item(insert_text: String, range: Range) -> InlineCompletionItem {
+fn item(insert_text: String, filter_text: Option<String>, range: Range) -> InlineCompletionItem {
     InlineCompletionItem {
         insert_text,
-        filter_text: None,
+        filter_text,
         range: Some(range),
         command: None,
         insert_text_format: None,

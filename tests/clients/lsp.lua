@@ -18,6 +18,8 @@ local function session()
   local left
   vim.cmd('edit crab.py')
   vim.bo.fileformat = 'dos'
+  -- A cursor may stand behind a line's last character, as it does while somebody types.
+  vim.o.virtualedit = 'onemore'
   vim.api.nvim_buf_set_lines(0, 0, -1, true, { 's = "🦀"', 'def add(a, b):', '    pass', '' })
   local id = vim.lsp.start_client({
     cmd = { vim.env.WEIR_BINARY, 'lsp', '--server', vim.env.WEIR_SERVER },
@@ -26,7 +28,9 @@ local function session()
       left = code
     end,
   })
-  vim.lsp.buf_attach_client(0, id)
+  -- By its number: with 0, Neovim 0.7 asks before it has sent what was changed.
+  local buffer = vim.api.nvim_get_current_buf()
+  vim.lsp.buf_attach_client(buffer, id)
   local client = vim.lsp.get_client_by_id(id)
   local started = vim.wait(PATIENCE_MS, function()
     return client.initialized
@@ -42,7 +46,7 @@ local function session()
     params.context = { triggerKind = AUTOMATIC }
     return params
   end
-  local answer = client.request_sync(METHOD, params(), PATIENCE_MS, 0)
+  local answer = client.request_sync(METHOD, params(), PATIENCE_MS, buffer)
   check(answer and answer.result and #answer.result == 1, 'it suggests', answer)
   local item = answer.result[1]
   check(item.range.start.line == 2 and item.range.start.character == 11, 'at the cursor', item)
@@ -55,20 +59,16 @@ local function session()
 
   -- At the end of a line behind characters outside the BMP, and cancelled.
   vim.api.nvim_win_set_cursor(0, { 1, #vim.api.nvim_get_current_line() })
-  local cancelled = false
-  local function answered(err)
-    cancelled = err ~= nil and err.code == -32800
-  end
-  local _, request = client.request(METHOD, params(), answered, 0)
+  local _, request = client.request(METHOD, params(), function() end, buffer)
   client.cancel_request(request)
-  local again = client.request_sync(METHOD, params(), PATIENCE_MS, 0)
+  local again = client.request_sync(METHOD, params(), PATIENCE_MS, buffer)
   check(again and again.err == nil and not vim.tbl_isempty(again), 'it goes on', again)
 
   client.stop()
   vim.wait(PATIENCE_MS, function()
     return left ~= nil
   end)
-  check(left == 0, 'it ends well', { left, cancelled })
+  check(left == 0, 'it ends well', left)
 end
 
 local is_good, complaint = pcall(session)

@@ -252,6 +252,7 @@ fn weir_is_asked_with_all_that_helps() {
     let items = editor.suggested(URI, (1, 10), typing());
     assert_eq!(items[0]["insertText"], " 1;\n    }", "without the last line's end");
     assert_eq!(items[0]["range"], no_range((1, 10)));
+    assert!(items[0]["filterText"].is_null());
     let asked = weir.last();
     assert_eq!(asked.path(), "/v1/completions");
     assert_eq!(asked.header("authorization"), Some("Bearer ada-key-0123456789abcdef"));
@@ -315,6 +316,7 @@ fn a_selected_suggestion_is_gone_on_from() {
     let items = editor.suggested(URI, (1, 7), context);
     assert_eq!(items[0]["insertText"], "println!(\"hello\");");
     assert_eq!(items[0]["range"], range);
+    assert_eq!(items[0]["filterText"], "prl", "it is shown although it begins otherwise");
     let asked = weir.last().body;
     assert_eq!(asked["prompt"], "fn f() {\n    println!");
     assert_eq!(asked["suffix"], "\n}\n");
