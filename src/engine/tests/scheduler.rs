@@ -277,6 +277,83 @@ fn a_longer_prompt_reuses_generated_tokens_to_the_token() {
 }
 
 #[test]
+fn what_is_given_up_half_way_is_gone_on_with() {
+    let mut bench = Bench::new(64, 4, 2);
+    // While its prompt is read: in a chunk that ends inside a block.
+    let reading = bench.submit(spec(ids(40, 1), 6));
+    bench.step(11);
+    bench.step(10);
+    bench.cancel(reading);
+    let again = bench.submit(spec(ids(40, 1), 6));
+    bench.step(11);
+    bench.give_up(11);
+    bench.cancel(again);
+    let next = bench.submit(spec(ids(40, 1), 6));
+    bench.run();
+    assert_eq!(bench.check(next).cached, 32, "21 and 11; nothing of the step that was given up");
+    // While it is answered: what it has said so far and what the user types after that.
+    let answering = bench.submit(spec(ids(30, 2), 20));
+    bench.step(64);
+    for _ in 0..8 {
+        bench.step(64);
+    }
+    bench.cancel(answering);
+    let so_far = bench.answer(answering).ids;
+    assert_eq!(so_far.len(), 9);
+    let mut typed = ids(30, 2);
+    typed.extend(&so_far);
+    typed.extend([5, 6]);
+    let next = bench.submit(spec(typed, 4));
+    bench.run();
+    assert_eq!(bench.check(next).cached, 38, "all but the last token, which had not run");
+}
+
+#[test]
+fn a_speculative_follow_up_finds_prompt_and_answer() {
+    // What an editor asks while the suggestion is shown, and what it asks once it was accepted.
+    let mut bench = Bench::new(64, 4, 2);
+    let first = bench.submit(spec(ids(21, 1), 10));
+    bench.run();
+    let mut accepted = ids(21, 1);
+    accepted.extend(bench.check(first).ids);
+    let ahead = bench.submit(spec(accepted.clone(), 8));
+    bench.run();
+    let ahead = bench.check(ahead);
+    assert_eq!(ahead.cached, 30);
+    accepted.extend(ahead.ids);
+    accepted.push(7);
+    let next = bench.submit(spec(accepted, 4));
+    bench.run();
+    assert_eq!(bench.check(next).cached, 38);
+}
+
+#[test]
+fn the_files_of_an_editor_stay_cached_while_there_is_room() {
+    // Three files of 10 blocks, two keys in each in turn, under another tenant's passing traffic.
+    let mut bench = Bench::new(40, 4, 2);
+    let key = |bench: &mut Bench, file: u32, tokens: usize| {
+        let client = bench.submit(spec(ids(tokens, file), 2));
+        bench.run();
+        bench.check(client).cached
+    };
+    for file in 1..=3 {
+        assert!(key(&mut bench, file, 36) < 4, "the first look at a file");
+    }
+    for tokens in [37, 38] {
+        for file in 1..=3 {
+            assert_eq!(key(&mut bench, file, tokens), tokens - 1);
+        }
+        let passing = SequenceSpec { tenant: 1, ..spec(ids(12, tokens as u32), 2) };
+        bench.submit(passing);
+        bench.run();
+    }
+    // A fourth file does not fit beside the three: the one used longest ago makes room.
+    assert!(key(&mut bench, 4, 36) < 4);
+    assert_eq!([2, 3].map(|file| key(&mut bench, file, 39)), [38, 38]);
+    assert!(key(&mut bench, 1, 39) < 38);
+}
+
+#[test]
 fn tenants_do_not_share() {
     let mut bench = Bench::new(32, 4, 2);
     bench.submit(spec(ids(20, 1), 2));
