@@ -28,9 +28,9 @@ pub(super) struct Prompts {
 }
 
 /// A prompt that fits.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Prompt {
-    /// At least one.
+    /// At least one; none only where none are read.
     pub(super) ids: Vec<u32>,
     /// Where in `ids` the text ends that is continued: at the end, but for a FIM prompt whose
     /// suffix follows.

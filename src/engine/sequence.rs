@@ -10,6 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::draft::{Drafter, Memory};
 use super::message::{SequenceEvent, SequenceId, SequenceSpec, Submission};
+use super::scheduler::Moment;
 use crate::completion::{Chunk, FinishReason, Priority, Reason, TokenLogprob};
 
 /// Where a sequence stands in line: by arrival, each class with a head start. So a class goes
@@ -238,10 +239,19 @@ impl Sequence {
         self.submission.reply.is_closed()
     }
 
+    /// Whether it only reads a prompt that may be asked for, as long as nobody asks for anything.
+    pub(super) fn is_warm_up(&self) -> bool {
+        self.spec().priority == Priority::WarmUp
+    }
+
     /// How it ends if it has to, whatever it is doing. Asked in each layer of a step.
-    pub(super) fn over(&self, now: Instant) -> Option<End> {
+    pub(super) fn over(&self, moment: Moment) -> Option<End> {
+        let now = moment.now;
         if self.nobody_reads() {
             return Some(End::Cancelled);
+        }
+        if self.is_warm_up() && moment.arriving {
+            return Some(WARM_ENOUGH);
         }
         let late = is_past(self.deadline, now)
             || (self.is_prefilling() && is_past(self.prompt_until, now))
@@ -462,6 +472,9 @@ impl Sequence {
         let _gone = self.send(last);
     }
 }
+
+/// A warm-up is given up; what it has read stays in the prefix cache.
+pub(super) const WARM_ENOUGH: End = End::Finished(FinishReason::Length);
 
 /// What there is by now is the answer.
 const TIME_IS_UP: End = End::Finished(FinishReason::Length);

@@ -48,8 +48,9 @@ pub(super) struct Mock {
     pub(super) pace: Duration,
     /// in so many layers,
     pub(super) layers: u32,
-    /// once so many steps have taken no time.
+    /// once so many steps have taken no time, and if it has so many rows.
     pub(super) fast_steps: u64,
+    pub(super) slow_rows: usize,
     /// Steps that were begun, and those of them that were given up; read from outside too.
     pub(super) begun: Arc<AtomicUsize>,
     pub(super) given_up: Arc<AtomicUsize>,
@@ -72,6 +73,7 @@ impl Mock {
             pace: Duration::ZERO,
             layers: 2,
             fast_steps: 0,
+            slow_rows: 0,
             begun: Arc::default(),
             given_up: Arc::default(),
             habit: false,
@@ -148,7 +150,7 @@ impl Device for Mock {
                 self.scribble(step);
                 return Ok(None);
             }
-            if self.submitted > self.fast_steps {
+            if self.submitted > self.fast_steps && step.rows() >= self.slow_rows {
                 std::thread::sleep(self.pace / self.layers);
             }
         }
