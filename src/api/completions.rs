@@ -14,7 +14,9 @@ use super::fields::{Field, Prompts, body, parse};
 use super::reply::Kind;
 use super::sampling::{SharedFields, integer, known_ids};
 use super::{Api, ModelCard, Service};
-use crate::completion::{CompletionRequest, ExtraFile, FimInput, Input, Priority, TimeLimits};
+use crate::completion::{
+    CodeStops, CompletionRequest, ExtraFile, FimInput, Input, Priority, TimeLimits,
+};
 
 /// OpenAI's own default.
 const MAX_TOKENS_DEFAULT: u32 = 16;
@@ -22,6 +24,8 @@ const MAX_TOKENS_DEFAULT: u32 = 16;
 const LOGPROBS_MAX: i64 = 5;
 /// Context files beside the cursor's own; an editor's open tabs.
 const EXTRA_FILES_MAX: usize = 64;
+/// What ends an answer at a cursor, unless a client wants none of it.
+const AT_A_CURSOR: CodeStops = CodeStops { single_line: false, block: true, indent_min: None };
 /// Bytes of a path or a repository's name.
 const NAME_BYTES_MAX: usize = 4096;
 
@@ -34,6 +38,7 @@ body! {
         path: String,
         repository: String,
         extra_files: ExtraFiles,
+        code_stops: bool,
     }
 }
 
@@ -51,6 +56,7 @@ pub(super) fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Resul
     let max_tokens = Some(shared.max_tokens.unwrap_or(MAX_TOKENS_DEFAULT));
     let sampling = shared.sampling(model)?;
     let stop = shared.stop_rules(max_tokens, model)?;
+    let fit = own.code_stops.unwrap_or(true).then_some(AT_A_CURSOR);
     let request = |input| {
         Arc::new(CompletionRequest {
             id: caller.id.clone(),
@@ -60,7 +66,7 @@ pub(super) fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Resul
             max_tokens,
             sampling: sampling.clone(),
             stop: stop.clone(),
-            fit: None,
+            fit,
             time: TimeLimits::default(),
             // The best are found by their log-probabilities.
             logprobs: if best_of > n { logprobs.or(Some(0)) } else { logprobs },

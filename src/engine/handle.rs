@@ -220,6 +220,7 @@ impl EngineHandle {
         Ok(SequenceRules {
             sampling: request.sampling.clone(),
             stop_strings: Arc::new(stop_strings),
+            fit: None,
             stop_ids,
             min_tokens: stop.min_tokens as usize,
             logprobs: request.logprobs.map(|count| count as usize),
@@ -297,7 +298,7 @@ impl EngineHandle {
             cursor: prompt.cursor,
             prompt: prompt.ids.into(),
             max_tokens: prompt.max_tokens,
-            rules: Arc::new(rules),
+            rules: Arc::new(SequenceRules { fit: prompt.fit, ..rules }),
             seed: request.sampling.seed.unwrap_or_else(|| fastrand::u64(..)),
             priority: request.priority,
             tenant: request.tenant,
