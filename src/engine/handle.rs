@@ -23,8 +23,8 @@ use super::predict::Predictor;
 use super::prompt::{Prompt, Prompts};
 use super::saturation::Saturation;
 use crate::completion::{
-    Backend, ChatMessage, CompletionRequest, CompletionStream, Event, FinishReason, Input, Priority,
-    Reason, Refusal, Usage,
+    Backend, ChatMessage, CompletionRequest, CompletionStream, Event, FinishReason, Input,
+    Priority, Reason, Refusal, Usage,
 };
 
 /// Prompts tokenised at once. A long one takes milliseconds, and the cores belong to the device.
@@ -248,6 +248,7 @@ impl EngineHandle {
         Ok(SequenceRules {
             sampling: request.sampling.clone(),
             stop_strings: Arc::new(stop_strings),
+            fit: None,
             stop_ids,
             min_tokens: stop.min_tokens as usize,
             logprobs: request.logprobs.map(|count| count as usize),
@@ -331,7 +332,7 @@ impl EngineHandle {
             cursor: prompt.cursor,
             prompt: prompt.ids.into(),
             max_tokens: prompt.max_tokens,
-            rules: Arc::new(rules),
+            rules: Arc::new(SequenceRules { fit: prompt.fit, ..rules }),
             seed: request.sampling.seed.unwrap_or_else(|| fastrand::u64(..)),
             priority: request.priority,
             tenant: request.tenant,

@@ -49,6 +49,7 @@ mod scheduler;
 mod sequence;
 #[cfg(test)]
 mod tests;
+mod text;
 mod warm_up;
 
 pub use self::blocks::BlockCounts;

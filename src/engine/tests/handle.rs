@@ -83,6 +83,7 @@ fn alone(ids: &[u32], max_tokens: usize) -> String {
     let rules = SequenceRules {
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         stop_strings: unstoppable(),
+        fit: None,
         stop_ids: Vec::new(),
         min_tokens: 0,
         logprobs: None,

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use models::sampler::{self, Plan, Scratch, Uniform};
 use models::step::{Device, DeviceError, DeviceLimits, Row, Rows, Step, Ticket};
-use models::text::{StopStrings, TextAssembler};
+use models::text::StopStrings;
 use models::tokenizer::{Tokenizer, TokenizerFiles};
 
 use crate::engine::message::SequenceSpec;
+use crate::engine::text::OutputText;
 
 /// Ids of a small mock; the first of the default model's vocabulary.
 pub(super) const VOCAB: usize = 97;
@@ -211,7 +212,7 @@ fn mix(a: u64, b: u64) -> u64 {
 pub(super) fn solo(spec: &SequenceSpec, vocab: usize, habit: bool) -> (Vec<u32>, String, bool) {
     let rules = &spec.rules;
     let uniform = Uniform::new(spec.seed, spec.choice);
-    let mut text = TextAssembler::new(Arc::clone(&rules.stop_strings));
+    let mut text = OutputText::new(rules);
     let mut out = Vec::new();
     let mut ids = Vec::new();
     let mut all = 0;

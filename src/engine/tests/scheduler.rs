@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use models::fit::{CodeStops, Cursor};
 use models::sampler::SamplingParams;
 use models::step::{Device, DeviceLimits, Rows};
 use models::text::StopStrings;
@@ -191,7 +192,14 @@ impl Bench {
         assert_eq!(answer.end, Some(reason));
         assert_eq!(answer.text, text);
         assert!(answer.cached < spec.prompt.len(), "the last prompt token always runs");
-        if spec.rules.logprobs.is_some() && spec.rules.stop_strings_are_none() {
+        if spec.rules.fit.is_some() {
+            let tokenizer = tokenizer();
+            let told = answer.ids.iter().map(|id| tokenizer.bytes(*id));
+            let told: Vec<&[u8]> = told.filter(|bytes| !bytes.is_empty()).collect();
+            let makes = |told: &[&[u8]]| String::from_utf8_lossy(&told.concat()).starts_with(&text);
+            assert!(makes(&told), "what is told makes the text");
+            assert!(told.split_last().is_none_or(|(_, before)| !makes(before)), "and no more");
+        } else if spec.rules.logprobs.is_some() && spec.rules.stop_strings_are_none() {
             let shown = ids.len() - usize::from(stopped);
             assert_eq!(answer.ids, ids[..shown]);
         }
@@ -212,6 +220,7 @@ pub(super) fn rules() -> SequenceRules {
     SequenceRules {
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         stop_strings: unstoppable(),
+        fit: None,
         stop_ids: Vec::new(),
         min_tokens: 0,
         logprobs: Some(0),
@@ -739,6 +748,7 @@ enum Kind {
     Drawn,
     StopIds,
     StopStrings,
+    Fitted,
     OnHost,
     Scored,
     Silent,
@@ -750,6 +760,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         Kind::Drawn,
         Kind::StopIds,
         Kind::StopStrings,
+        Kind::Fitted,
         Kind::OnHost,
         Kind::Scored,
         Kind::Silent,
@@ -783,6 +794,7 @@ fn of_kind(kind: Kind) -> SequenceRules {
             stop_ids: STOPS_WITH_STRINGS.to_vec(),
             ..rules()
         },
+        Kind::Fitted => SequenceRules { fit: Some(in_brackets()), ..rules() },
         Kind::OnHost => SequenceRules {
             logprobs: Some(3),
             min_tokens: 4,
@@ -792,6 +804,12 @@ fn of_kind(kind: Kind) -> SequenceRules {
         Kind::Scored => SequenceRules { echo: true, ..rules() },
         Kind::Silent => SequenceRules { logprobs: None, ..rules() },
     }
+}
+
+/// Where the suffix closes what the prefix opens.
+fn in_brackets() -> Arc<Cursor> {
+    let stops = CodeStops { block: true, ..CodeStops::default() };
+    Arc::new(Cursor::new(stops, "f(g[{", "}]);\n", None))
 }
 
 fn apply(bench: &mut Bench, operation: &Operation, capacity: usize) {
