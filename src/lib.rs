@@ -29,4 +29,5 @@ pub mod ledger;
 pub mod money;
 pub mod plan;
 pub mod policy;
+pub mod sessions;
 pub mod telemetry;

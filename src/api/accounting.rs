@@ -60,6 +60,11 @@ impl Account {
         (self.first_text, self.arrival.elapsed())
     }
 
+    /// A newer request made it worthless.
+    pub(super) fn superseded(&mut self, reason: &'static str) {
+        self.reason = reason.into();
+    }
+
     /// The answer broke after it had begun.
     pub(super) fn broke(&mut self, reason: &Reason) {
         self.reason = reason.code().into();

@@ -15,22 +15,24 @@ use futures_util::Stream;
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
+use super::acceptance::Acceptance;
 use super::accounting::Account;
 use super::error::ApiError;
-use super::guard::RequestId;
+use super::guard::{PeerAddress, RequestId};
 use super::live::{self, Live};
 use super::reply::{Collected, Heading, Letter, Summary};
 use super::sse::EventStream;
 use super::tenant::TenantId;
 use super::{Api, ModelCard, Placed, Service, Shed, body, sampling, tenant};
 use crate::completion::{
-    CompletionRequest, CompletionStream, Event, Input, Priority, Reason, Refusal, Route,
+    Chunk, CompletionRequest, CompletionStream, Event, Input, Priority, Reason, Refusal, Route,
     SamplingParams, StopRules, TimeLimits, Usage,
 };
 use crate::dispatch::Costs;
 use crate::money::Money;
 use crate::policy::asked::Asked;
 use crate::policy::{Rules, peer};
+use crate::sessions::{Entry, Known, SessionKey, Ticket, Who};
 
 const ROUTE: HeaderName = HeaderName::from_static("x-weir-route");
 const REASON: HeaderName = HeaderName::from_static("x-weir-reason");
@@ -38,9 +40,15 @@ const COST: HeaderName = HeaderName::from_static("x-weir-cost-usd");
 const COST_MAX: HeaderName = HeaderName::from_static("x-weir-cost-max-usd");
 const PREDICTED: HeaderName = HeaderName::from_static("x-weir-predicted-ttft-ms");
 const ACKNOWLEDGED: HeaderName = HeaderName::from_static(peer::ACKNOWLEDGED);
+/// Copilot's clients ask for what may come next with it.
+const SPECULATIVE: HeaderName = HeaderName::from_static("x-copilot-speculative");
 const TRUNCATED: HeaderName = HeaderName::from_static("x-weir-truncated");
 /// Tells nginx and its kin to pass each event on at once.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// A newer request made this one worthless.
+const SUPERSEDED: &str = "superseded";
+/// The user typed what an earlier answer said: this is the rest of it.
+const TYPED_THROUGH: &str = "typed_through";
 /// Where the prompts of one list ran in different places.
 const MIXED: &str = "mixed";
 /// Why a request without a prompt was answered here.
@@ -60,6 +68,12 @@ pub(super) struct Ask {
     pub stream: bool,
 }
 
+/// Whose edit session a request is of, and whether its client says that nobody waits for it.
+pub(super) struct Typing {
+    key: SessionKey,
+    speculative: bool,
+}
+
 /// Who asks, and what the headers say of a request.
 pub(super) struct Caller<'a> {
     pub id: Arc<str>,
@@ -67,6 +81,7 @@ pub(super) struct Caller<'a> {
     pub session: Option<Arc<str>>,
     /// By its number in the rules.
     pub tenant: u32,
+    pub acceptance: &'a Arc<Acceptance>,
     rules: &'a Rules,
     asked: Asked,
 }
@@ -133,14 +148,14 @@ pub(super) async fn answer<S: Service>(
     let mut account = Account::open(api.telemetry.clone());
     let live = live::of::<S>(&request);
     let acknowledged = tenant::acknowledgement(request.headers(), &api.instance);
-    let mut ask = match receive((&api, &live), request, account.arrival, read).await {
-        Ok(ask) => ask,
+    let (mut ask, typing) = match receive((&api, &live), request, account.arrival, read).await {
+        Ok(both) => both,
         Err(failure) => return refuse(failure, account),
     };
     if ask.requests.is_empty() {
         return without_work(&live, ask, account);
     }
-    let placing = before_the_end(&api, place(&live.service, &ask)).await;
+    let placing = before_the_end(&api, enter(&api, &live.service, &ask, typing)).await;
     let placed = match placing.map_err(Failure::from).and_then(|placed| placed) {
         Ok(placed) => placed,
         Err(failure) => return refuse_in(&mut *ask.letter, failure, account),
@@ -162,22 +177,31 @@ pub(super) async fn receive<S: Service>(
     request: Request,
     arrival: Instant,
     read: impl FnOnce(&[u8], &Caller<'_>, &ModelCard) -> Result<Ask, ApiError>,
-) -> Result<Ask, Failure> {
+) -> Result<(Ask, Option<Typing>), Failure> {
     if api.lifecycle.draining.is_cancelled() {
         return Err(going_down().into());
     }
     let RequestId(id) = request.extensions().get().cloned().expect("every request is named");
     let &TenantId(tenant) = request.extensions().get().expect("every request is somebody's");
+    let address = request.extensions().get::<PeerAddress>().map(|peer| peer.0.ip().to_canonical());
     let (headers, whole) = body::read(request, &api.body_room, api.limits.body_read).await?;
+    let session: Option<Arc<str>> = sampling::session(&headers)?.map(Arc::from);
+    let who = session.clone().map(Who::Named).or(address.map(Who::Address));
+    let typing = who.map(|who| Typing {
+        key: SessionKey { tenant, who },
+        speculative: headers.get(SPECULATIVE).is_some_and(|value| value.as_bytes() == b"true"),
+    });
     let caller = Caller {
         id,
         deadline: sampling::deadline(&headers, arrival)?,
-        session: sampling::session(&headers)?.map(Arc::from),
+        session,
         tenant,
+        acceptance: &api.acceptance,
         rules: &live.rules,
         asked: tenant::asked(&headers, &api.instance)?,
     };
-    Ok(read(&whole.bytes, &caller, live.service.model())?)
+    let ask = read(&whole.bytes, &caller, live.service.model())?;
+    Ok((ask, typing))
 }
 
 /// Everything of one reply that runs.
@@ -191,18 +215,70 @@ struct Running {
     costs: Vec<Costs>,
     /// The longest of all prompts; None: of one nobody knew.
     predicted_ttft: Option<Duration>,
+    /// Where it has a part in an edit session.
+    ticket: Option<Arc<Ticket>>,
 }
 
 impl Running {
+    /// What needs nobody to run.
+    fn known(model: &ModelCard, known: Known) -> Self {
+        let text = Chunk { text: known.text.as_bytes().into(), ..Chunk::default() };
+        let events = [
+            (!known.text.is_empty()).then_some(Event::Chunk(text)),
+            Some(Event::Finished { choice: 0, reason: known.finish }),
+            Some(Event::Usage(known.usage)),
+        ];
+        let events = futures_util::stream::iter(events.into_iter().flatten());
+        let model = model.id.clone();
+        let stream = CompletionStream { model, truncated: false, events: Box::pin(events) };
+        Self {
+            streams: vec![stream],
+            route: Route::Local,
+            reason: TYPED_THROUGH.into(),
+            mixed: false,
+            costs: Vec::new(),
+            predicted_ttft: None,
+            ticket: None,
+        }
+    }
+
     fn heading(&self, choices: usize) -> Heading<'_> {
         let truncated = self.streams.iter().any(|stream| stream.truncated);
-        Heading::new(&self.streams[0].model, choices, truncated)
+        Heading::new(&self.streams[0].model, choices, truncated, &self.route)
     }
 }
 
 /// The sum of what is known of the prompts; None: of none.
 pub(super) fn sum(costs: &[Costs], of: impl Fn(&Costs) -> Option<Money>) -> Option<Money> {
     costs.iter().filter_map(of).reduce(Money::saturating_add)
+}
+
+/// Places what was asked, unless the user has typed along an earlier suggestion; and gives it up
+/// when a newer request makes it worthless.
+async fn enter<S: Service>(
+    api: &Api<S>,
+    service: &S,
+    ask: &Ask,
+    typing: Option<Typing>,
+) -> Result<Running, Failure> {
+    let [request] = &ask.requests[..] else { return place(service, ask).await };
+    let Some(Typing { key, speculative }) = typing else { return place(service, ask).await };
+    let ticket = match api.sessions.enter(key, request, speculative) {
+        Entry::Alone => return place(service, ask).await,
+        Entry::Known(known) => return Ok(Running::known(service.model(), known)),
+        Entry::Runs(ticket) => Arc::new(ticket),
+    };
+    let mut running = tokio::select! {
+        biased;
+        () = ticket.superseded() => Running::known(service.model(), Known::nothing()),
+        placed = place(service, ask) => placed?,
+    };
+    for stream in &mut running.streams {
+        let events = std::mem::replace(&mut stream.events, Box::pin(futures_util::stream::empty()));
+        stream.events = ticket.clone().watch(events);
+    }
+    running.ticket = Some(ticket);
+    Ok(running)
 }
 
 /// Places every prompt; one refusal refuses all, before anything was sent.
@@ -214,7 +290,7 @@ async fn place<S: Service>(service: &S, ask: &Ask) -> Result<Running, Failure> {
     let predicted: Option<Vec<Duration>> = placed.iter().map(|one| one.predicted_ttft).collect();
     let predicted_ttft = predicted.and_then(|all| all.into_iter().max());
     let (streams, costs) = placed.into_iter().map(|one| (one.stream, one.costs)).unzip();
-    Ok(Running { streams, route, reason, mixed, costs, predicted_ttft })
+    Ok(Running { streams, route, reason, mixed, costs, predicted_ttft, ticket: None })
 }
 
 /// What `work` gives, unless the grace time ends first.
@@ -253,7 +329,7 @@ fn refuse_in(letter: &mut dyn Letter, failure: Failure, mut account: Account) ->
 }
 
 fn without_work<S: Service>(live: &Live<S>, mut ask: Ask, mut account: Account) -> Response {
-    ask.letter.open(&Heading::new(&live.service.model().id, 0, false));
+    ask.letter.open(&Heading::new(&live.service.model().id, 0, false, &Route::Local));
     let nothing = Collected { choices: Vec::new(), usage: Usage::default() };
     let body = ask.letter.whole(&nothing, &Summary::default());
     account.placed(Route::Local, NO_PROMPT.into(), 0);
@@ -289,7 +365,7 @@ async fn collect<S: Service>(
 ) -> Response {
     ask.letter.open(&running.heading(ask.requests.len() * ask.n as usize));
     let mut headers = headers(&running, "application/json");
-    let (route, costs) = (running.route.clone(), running.costs);
+    let (route, costs, ticket) = (running.route.clone(), running.costs, running.ticket);
     let choices = ask.requests.len() * ask.best_of as usize;
     let events = Merged::new(running.streams, ask.best_of);
     let collecting = Collected::gather(events, choices, |choice| account.text(choice));
@@ -297,6 +373,10 @@ async fn collect<S: Service>(
         Ok(mut collected) => {
             collected.keep_best(ask.best_of as usize, ask.n as usize);
             let summary = Summary::new(collected.usage, &costs, &account);
+            if ticket.is_some_and(|ticket| ticket.is_superseded()) {
+                account.superseded(SUPERSEDED);
+                headers.insert(REASON, HeaderValue::from_static(SUPERSEDED));
+            }
             account.settle(StatusCode::OK);
             if let Some(cost) = summary.cost {
                 dollars(&mut headers, COST, cost);

@@ -13,7 +13,8 @@ use super::error::ApiError;
 use super::fields::{Field, Prompts, body, parse};
 use super::reply::openai::{Kind, Shape};
 use super::sampling::{SharedFields, integer, known_ids};
-use super::{Api, ModelCard, Service};
+use super::tabby::{self, Segments};
+use super::{Api, ModelCard, Service, raw};
 use crate::completion::{CompletionRequest, ExtraFile, FimInput, Input, Priority};
 
 /// OpenAI's own default.
@@ -34,6 +35,8 @@ body! {
         path: String,
         repository: String,
         extra_files: ExtraFiles,
+        segments: Segments,
+        language: String,
     }
 }
 
@@ -53,6 +56,9 @@ pub(super) fn read_until(
     otherwise: Option<u32>,
 ) -> Result<Ask, ApiError> {
     let (mut own, mut shared): (CompletionFields, SharedFields) = parse(body)?;
+    if let Some(segments) = own.segments.take() {
+        return tabby::ask(segments, own.language.as_deref(), shared, caller, model);
+    }
     let prompts =
         own.prompt.take().ok_or_else(|| ApiError::invalid("prompt", "`prompt` is missing"))?;
     let inputs = own.inputs(prompts, model)?;
@@ -117,7 +123,7 @@ impl CompletionFields {
 
 fn plain(prompts: Prompts, model: &ModelCard) -> Result<Vec<Input>, ApiError> {
     match prompts {
-        Prompts::Texts(texts) => Ok(texts.into_iter().map(Input::Text).collect()),
+        Prompts::Texts(texts) => Ok(texts.into_iter().map(raw::input).collect()),
         Prompts::Tokens(lists) => {
             if lists.iter().any(Vec::is_empty) {
                 return Err(ApiError::invalid("prompt", "a list of token ids is empty"));

@@ -236,6 +236,18 @@ impl<'de, A: Fields, B: Fields> Visitor<'de> for Both<'_, A, B> {
     }
 }
 
+/// For a route with no more fields than one of the two can hold.
+impl Fields for () {
+    fn set<'de, A: MapAccess<'de>>(
+        &mut self,
+        _key: &str,
+        _map: &mut A,
+        _blame: &Blame,
+    ) -> Result<bool, A::Error> {
+        Ok(false)
+    }
+}
+
 /// One or more prompts of one kind.
 #[derive(Debug, PartialEq)]
 pub(super) enum Prompts {

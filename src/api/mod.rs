@@ -8,18 +8,22 @@
 //! the shape of `reply`, as one object or through `sse`; `accounting` counts each request once.
 //! The wire is written down in docs/wire.md.
 
+mod acceptance;
 mod accounting;
 mod answer;
 mod body;
 mod chat;
 mod clouds;
 mod completions;
+mod copilot;
 mod error;
 mod explain;
 mod fields;
 mod guard;
 mod live;
+mod llama_cpp;
 mod lmstudio;
+mod mistral;
 mod models;
 mod ollama;
 mod peer;
@@ -30,6 +34,7 @@ mod sampling;
 mod serve;
 mod sse;
 mod status;
+mod tabby;
 mod tenant;
 mod tgi;
 mod usage;
@@ -45,6 +50,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use self::acceptance::Acceptance;
 use self::error::ApiError;
 use self::guard::Guard;
 use self::live::Live;
@@ -56,6 +62,7 @@ use crate::dispatch::{Costs, Explanation, Standing};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::policy::Rules;
 use crate::policy::peer::Instance;
+use crate::sessions::Sessions;
 use crate::telemetry::Telemetry;
 
 /// What the API needs of the rooms below it.
@@ -183,6 +190,8 @@ const BODIES_BYTES_MAX: usize = 32 * body::BYTES_MAX;
 pub struct Api<S> {
     live: ArcSwap<Live<S>>,
     telemetry: Arc<Telemetry>,
+    acceptance: Arc<Acceptance>,
+    sessions: Sessions,
     instance: Instance,
     limits: Limits,
     lifecycle: Lifecycle,
@@ -202,9 +211,12 @@ struct Lifecycle {
 impl<S: Service> Api<S> {
     pub fn new(service: S, telemetry: Arc<Telemetry>, doors: Doors<'_>) -> Arc<Self> {
         let Doors { serve, rules, limits, instance } = doors;
-        let live = Live { service, rules, guard: Guard::new(serve) };
+        let live =
+            Live { service, rules, guard: Guard::new(serve), copilot_token: serve.copilot_token };
         Arc::new(Self {
             live: ArcSwap::from_pointee(live),
+            acceptance: Arc::new(Acceptance::new(telemetry.clone())),
+            sessions: Sessions::default(),
             telemetry,
             instance,
             limits,
@@ -216,7 +228,12 @@ impl<S: Service> Api<S> {
     /// What requests see that come from now on; those that are there go on with what they saw.
     /// Of `serve` only the names and origins that are let in are taken: listeners and limits stay.
     pub fn replace(&self, service: S, serve: &ServeConfig, rules: Rules) {
-        self.live.store(Arc::new(Live { service, rules, guard: Guard::new(serve) }));
+        self.live.store(Arc::new(Live {
+            service,
+            rules,
+            guard: Guard::new(serve),
+            copilot_token: serve.copilot_token,
+        }));
     }
 
     fn live(&self) -> Arc<Live<S>> {
@@ -236,7 +253,7 @@ impl<S: Service> Api<S> {
             .layer(guarded)
             .layer(taken)
             .layer(CatchPanicLayer::custom(error::panicked))
-            .layer(axum::middleware::from_fn(routes::speak))
             .layer(axum::middleware::from_fn(guard::name_request))
+            .layer(axum::middleware::from_fn(routes::speak))
     }
 }

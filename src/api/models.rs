@@ -32,6 +32,16 @@ struct Model<'a> {
     owned_by: &'static str,
     /// vLLM's name; editors size their prompts by it.
     max_model_len: u32,
+    /// llama.cpp's.
+    meta: Meta,
+}
+
+#[derive(Serialize)]
+struct Meta {
+    n_vocab: u32,
+    n_ctx_train: u32,
+    n_params: u64,
+    size: u64,
 }
 
 impl<'a> From<&'a ModelCard> for Model<'a> {
@@ -40,8 +50,15 @@ impl<'a> From<&'a ModelCard> for Model<'a> {
             id: &card.id,
             object: "model",
             created: card.created,
-            owned_by: "weir",
+            // llama.vscode asks for the context of a model whose owner is called so.
+            owned_by: "llamacpp",
             max_model_len: card.context,
+            meta: Meta {
+                n_vocab: card.vocabulary,
+                n_ctx_train: card.context,
+                n_params: card.parameters,
+                size: card.bytes,
+            },
         }
     }
 }

@@ -11,8 +11,8 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::error::{self, Tongue};
 use super::{
-    Api, Service, chat, clouds, completions, explain, lmstudio, models, ollama, peer, status,
-    tenant, tgi, usage,
+    Api, Service, chat, clouds, completions, copilot, explain, llama_cpp, lmstudio, mistral,
+    models, ollama, peer, status, tabby, tenant, tgi, usage,
 };
 
 /// One path, and a second with `/v1` before it where it is part of the dialect.
@@ -68,6 +68,20 @@ enum Room {
     Health,
     Ready,
     Metrics,
+    Infill,
+    Completion,
+    Props,
+    Slots,
+    Tokenize,
+    Detokenize,
+    ApplyTemplate,
+    Mistral,
+    TabbyHealth,
+    TabbySetting,
+    TabbyEvent,
+    Copilot,
+    CopilotToken,
+    CopilotUser,
 }
 
 /// The table.
@@ -83,23 +97,38 @@ pub const ROUTES: &[Door] = &[
     admin("POST", "/clouds/{name}/resume", Room::ResumeCloud),
     dialect("GET", "/peer", Room::Peer),
     // Where Tabby's clients look for it.
-    exact("POST", "/v1beta/chat/completions", Tongue::OpenAi, Room::Chat),
-    Door { access: Access::Open, ..exact("GET", "/", Tongue::Ollama, Room::OllamaAlive) },
-    exact("POST", "/api/generate", Tongue::Ollama, Room::OllamaGenerate),
-    exact("POST", "/api/chat", Tongue::Ollama, Room::OllamaChat),
-    exact("GET", "/api/tags", Tongue::Ollama, Room::OllamaTags),
-    exact("POST", "/api/show", Tongue::Ollama, Room::OllamaShow),
-    exact("GET", "/api/ps", Tongue::Ollama, Room::OllamaPs),
-    exact("GET", "/api/version", Tongue::Ollama, Room::OllamaVersion),
-    exact("POST", "/generate", Tongue::Tgi, Room::TgiGenerate),
-    exact("POST", "/generate_stream", Tongue::Tgi, Room::TgiStream),
-    exact("GET", "/api/v0/models", Tongue::OpenAi, Room::LmStudioModels),
-    exact("GET", "/api/v0/models/{*id}", Tongue::OpenAi, Room::LmStudioModel),
-    exact("POST", "/api/v0/completions", Tongue::OpenAi, Room::LmStudioCompletions),
-    exact("POST", "/api/v0/chat/completions", Tongue::OpenAi, Room::LmStudioChat),
+    unprefixed("POST", "/v1beta/chat/completions", Room::Chat),
+    Door { access: Access::Open, ..ollama("GET", "/", Room::OllamaAlive) },
+    ollama("POST", "/api/generate", Room::OllamaGenerate),
+    ollama("POST", "/api/chat", Room::OllamaChat),
+    ollama("GET", "/api/tags", Room::OllamaTags),
+    ollama("POST", "/api/show", Room::OllamaShow),
+    ollama("GET", "/api/ps", Room::OllamaPs),
+    ollama("GET", "/api/version", Room::OllamaVersion),
+    tgi("/generate", Room::TgiGenerate),
+    tgi("/generate_stream", Room::TgiStream),
+    unprefixed("GET", "/api/v0/models", Room::LmStudioModels),
+    unprefixed("GET", "/api/v0/models/{*id}", Room::LmStudioModel),
+    unprefixed("POST", "/api/v0/completions", Room::LmStudioCompletions),
+    unprefixed("POST", "/api/v0/chat/completions", Room::LmStudioChat),
     own("/health", Access::Open, Room::Health),
     own("/ready", Access::Open, Room::Ready),
     own("/metrics", Access::Keyed, Room::Metrics),
+    llama("POST", "/infill", Room::Infill),
+    llama("POST", "/completion", Room::Completion),
+    llama("GET", "/props", Room::Props),
+    llama("GET", "/slots", Room::Slots),
+    llama("POST", "/tokenize", Room::Tokenize),
+    llama("POST", "/detokenize", Room::Detokenize),
+    llama("POST", "/apply-template", Room::ApplyTemplate),
+    Door { tongue: Tongue::Mistral, ..dialect("POST", "/fim/completions", Room::Mistral) },
+    unprefixed("GET", "/v1/health", Room::TabbyHealth),
+    unprefixed("POST", "/v1/health", Room::TabbyHealth),
+    unprefixed("GET", "/v1beta/server_setting", Room::TabbySetting),
+    unprefixed("POST", "/v1/events", Room::TabbyEvent),
+    dialect("POST", "/engines/{engine}/completions", Room::Copilot),
+    unprefixed("GET", "/copilot_internal/v2/token", Room::CopilotToken),
+    unprefixed("GET", "/copilot_internal/user", Room::CopilotUser),
 ];
 
 const fn dialect(method: &'static str, path: &'static str, leads_to: Room) -> Door {
@@ -114,9 +143,20 @@ const fn own(path: &'static str, access: Access, leads_to: Room) -> Door {
     Door { access, prefixed: false, ..dialect("GET", path, leads_to) }
 }
 
-/// A door that has one path and speaks another tongue.
-const fn exact(method: &'static str, path: &'static str, tongue: Tongue, leads_to: Room) -> Door {
-    Door { method, path, prefixed: false, access: Access::Keyed, tongue, leads_to }
+const fn ollama(method: &'static str, path: &'static str, leads_to: Room) -> Door {
+    Door { tongue: Tongue::Ollama, prefixed: false, ..dialect(method, path, leads_to) }
+}
+
+const fn tgi(path: &'static str, leads_to: Room) -> Door {
+    Door { tongue: Tongue::Tgi, prefixed: false, ..dialect("POST", path, leads_to) }
+}
+
+const fn unprefixed(method: &'static str, path: &'static str, leads_to: Room) -> Door {
+    Door { prefixed: false, ..dialect(method, path, leads_to) }
+}
+
+const fn llama(method: &'static str, path: &'static str, leads_to: Room) -> Door {
+    Door { tongue: Tongue::LlamaCpp, prefixed: false, ..dialect(method, path, leads_to) }
 }
 
 impl Door {
@@ -156,6 +196,21 @@ impl Door {
             Room::Health => get(status::health),
             Room::Ready => get(status::ready::<S>),
             Room::Metrics => get(status::metrics::<S>),
+            Room::Infill => post(llama_cpp::infill::<S>),
+            Room::Completion => post(llama_cpp::completion::<S>),
+            Room::Props => get(llama_cpp::props::props::<S>),
+            Room::Slots => get(llama_cpp::props::slots::<S>),
+            Room::Tokenize => post(llama_cpp::props::tokenize::<S>),
+            Room::Detokenize => post(llama_cpp::props::detokenize::<S>),
+            Room::ApplyTemplate => post(llama_cpp::props::apply_template::<S>),
+            Room::Mistral => post(mistral::post::<S>),
+            Room::TabbyHealth if self.method == "POST" => post(tabby::status::health::<S>),
+            Room::TabbyHealth => get(tabby::status::health::<S>),
+            Room::TabbySetting => get(tabby::status::setting),
+            Room::TabbyEvent => post(tabby::event::<S>),
+            Room::Copilot => post(copilot::post::<S>),
+            Room::CopilotToken => get(copilot::token::<S>),
+            Room::CopilotUser => get(copilot::user::<S>),
         }
     }
 }
@@ -171,17 +226,20 @@ pub(super) fn all<S: Service>() -> Router<Arc<Api<S>>> {
     router
 }
 
-/// The middleware that lets every error be said in the words of the path it is said on.
+/// The middleware that lets every reply, an error too, be in the words of the path it is for.
 pub(super) async fn speak(request: Request, next: Next) -> Response {
-    let tongue = request.extensions().get::<MatchedPath>().map(|path| tongue(path.as_str()));
-    let response = next.run(request).await;
-    error::translate(response, tongue.unwrap_or_default())
+    let door = request.extensions().get::<MatchedPath>().and_then(|path| leading(path.as_str()));
+    let mut response = next.run(request).await;
+    let Some(door) = door else { return response };
+    if matches!(door.leads_to, Room::Copilot) {
+        copilot::sign(response.headers_mut());
+    }
+    error::translate(response, door.tongue)
 }
 
-fn tongue(path: &str) -> Tongue {
+fn leading(path: &str) -> Option<&'static Door> {
     let bare = path.strip_prefix("/v1").unwrap_or(path);
-    let is = |door: &&Door| door.path == path || (door.prefixed && door.path == bare);
-    ROUTES.iter().find(is).map(|door| door.tongue).unwrap_or_default()
+    ROUTES.iter().find(|door| door.path == path || (door.prefixed && door.path == bare))
 }
 
 /// Whether a path is one that needs no key; what is no route at all needs one.

@@ -126,7 +126,7 @@ impl SharedFields {
 }
 
 /// Negative seeds are seeds too, except -1, which some clients send for "any".
-fn seed(number: &Number) -> Result<Option<u64>, ApiError> {
+pub(super) fn seed(number: &Number) -> Result<Option<u64>, ApiError> {
     match (number.as_u64(), number.as_i64()) {
         (Some(seed), _) => Ok(Some(seed)),
         (None, Some(-1)) => Ok(None),
@@ -195,10 +195,14 @@ pub(super) fn deadline(headers: &HeaderMap, arrival: Instant) -> Result<Option<I
     }
 }
 
-/// `x-weir-session`: whose edit session this is.
+/// `x-weir-session`, or what Copilot's clients call it: whose edit session this is.
 pub(super) fn session(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let name = "x-weir-session";
-    let Some(value) = headers.get(name) else { return Ok(None) };
+    let Some(value) = headers.get(name) else {
+        // Not ours to find wrong.
+        let other = headers.get("vscode-sessionid").and_then(|value| value.to_str().ok());
+        return Ok(other.filter(|text| (1..=SESSION_BYTES_MAX).contains(&text.len())));
+    };
     match value.to_str() {
         Ok(text) if (1..=SESSION_BYTES_MAX).contains(&text.len()) => Ok(Some(text)),
         _ => {

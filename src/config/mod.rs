@@ -176,6 +176,8 @@ pub struct ServeConfig {
     pub allow_hosts: Vec<String>,
     /// Origins of web pages that may use the gateway.
     pub allow_origins: Vec<String>,
+    /// Whether Copilot's clients get a token here instead of at GitHub.
+    pub copilot_token: bool,
     /// How long running streams may go on after SIGTERM.
     pub grace: Duration,
     /// Open connections; the next one waits to be accepted.

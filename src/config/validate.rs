@@ -158,6 +158,7 @@ impl Checker<'_> {
             listen_too,
             allow_hosts,
             allow_origins: self.origins(raw.allow_origins.as_deref().unwrap_or_default()),
+            copilot_token: raw.copilot_token.unwrap_or(false),
             grace: self.duration("grace_ms", raw.grace_ms, defaults::GRACE_MS, 0),
         }
     }

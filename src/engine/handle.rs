@@ -324,6 +324,7 @@ impl EngineHandle {
             priority: request.priority,
             tenant: request.tenant,
             time_left,
+            time: request.time,
         };
         let submitted = Instant::now();
         for (choice, place) in (0..request.n).zip(places) {

@@ -27,7 +27,7 @@ use self::handle::{Link, Shared};
 use self::message::{Command, Submission};
 use self::place::Places;
 use self::prompt::Prompts;
-use self::scheduler::{Scheduler, slots_max};
+use self::scheduler::{Moment, Scheduler, slots_max};
 use self::sequence::End;
 use crate::completion::Reason;
 use crate::config::Speculate;
@@ -59,7 +59,7 @@ pub(crate) use self::predict::Predictor;
 pub(crate) use self::rates::Rates;
 pub(crate) use self::saturation::Load;
 pub use self::saturation::Saturation;
-pub(crate) use self::scheduler::{StepRows, TOKENS_PER_TURN};
+pub(crate) use self::scheduler::{Company, Span, StepRows, TOKENS_PER_TURN};
 pub(crate) use self::sequence::Rank;
 
 /// A model, ready to run.
@@ -173,21 +173,39 @@ impl Engine {
             let rates = &self.rates;
             let always = self.speculate == Speculate::Always;
             let costs = if always { &self.free } else { rates.costs() };
+            let moment =
+                Moment { now: Instant::now(), arriving: self.places.saturation.arriving_now() };
             let rows = self
                 .scheduler
-                .schedule(Instant::now(), costs, |decodes| rates.prefill_rows(decodes));
+                .schedule(moment, costs, |decodes, span| rates.prefill_rows(decodes, span));
             if !rows.is_empty() {
-                let ticket = self.device.submit(self.scheduler.step())?;
-                self.device.collect(ticket, &mut self.rows)?;
+                let ran = self.run_step()?;
                 let now = Instant::now();
-                self.rates.record(rows, now.duration_since(since));
+                match ran {
+                    true => {
+                        self.rates.record(rows, now.duration_since(since));
+                        let generated = self.scheduler.advance(&self.rows);
+                        self.rates.record_tokens(rows, generated);
+                    }
+                    // Part of a step says nothing of how long one takes.
+                    false => self.scheduler.discard(),
+                }
                 since = now;
-                let generated = self.scheduler.advance(&self.rows);
-                self.rates.record_tokens(rows, generated);
             }
             self.publish();
         }
         Ok(())
+    }
+
+    /// Runs the step that was scheduled. False: it was given up, because it was for nobody.
+    fn run_step(&mut self) -> Result<bool, DeviceError> {
+        let Self { device, scheduler, rows, .. } = self;
+        let mut go_on = || scheduler.wants_step(Instant::now());
+        let Some(ticket) = device.submit(scheduler.step(), &mut go_on)? else {
+            return Ok(false);
+        };
+        device.collect(ticket, rows)?;
+        Ok(true)
     }
 
     /// Takes in everything that arrived; waits only when there is nothing else to do. False:

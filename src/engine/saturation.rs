@@ -146,6 +146,11 @@ impl Saturation {
         self.arriving_tokens.fetch_add(tokens, Ordering::Relaxed);
     }
 
+    /// Whether somebody is on his way.
+    pub(super) fn arriving_now(&self) -> bool {
+        get(&self.arriving) > 0
+    }
+
     /// The engine's thread has seen them, or they will not come.
     pub(crate) fn arrived(&self, sequences: usize, tokens: usize) {
         self.arriving.fetch_sub(sequences, Ordering::Relaxed);

@@ -53,6 +53,26 @@ const lmstudio = () => completes("lmstudio", `${base}/v1/`);
 const llama_cpp = () => completes("llama.cpp", `${base}/`);
 const ollama = () => completes("ollama", `${base}/`);
 
+async function mistral_at_a_cursor() {
+  const api = constructLlmApi({ provider: "mistral", apiBase: `${base}/v1/`, apiKey: "none" });
+  const body = { model, prompt, suffix, stop, max_tokens: 12, temperature: 0, stream: true };
+  const chunks = await collect(api.fimStream(body, new AbortController().signal));
+  const said = chunks.flatMap((chunk) => chunk.choices).map((one) => one.delta.content ?? "");
+  const whole = await (await post("/v1/fim/completions", { ...body, stream: false })).json();
+  assert.ok(said.length > 1 && whole.choices[0].message.content);
+  assert.equal(said.join(""), whole.choices[0].message.content);
+}
+
+// As core/llm/llms/LlamaCpp.ts does, with the header that it sends where it has no key.
+async function llama_cpp_natively() {
+  const headers = { "Content-Type": "application/json", Authorization: "Bearer undefined" };
+  const body = { prompt, stream: true, n_predict: 12, temperature: 0, stop };
+  const init = { method: "POST", headers, body: JSON.stringify(body) };
+  const response = await fetchwithRequestOptions(new URL(`${base}/completion`), init);
+  const parts = await collect(streamSse(response));
+  assert.ok(parts.length > 2 && parts.every((part) => typeof part.content === "string"));
+}
+
 async function adapter_that_aborts_frees_its_slot() {
   const api = constructLlmApi({ provider: "openai", apiBase: `${base}/v1/`, apiKey: "none" });
   const abort = new AbortController();
@@ -101,6 +121,8 @@ await run([
   lmstudio,
   llama_cpp,
   ollama,
+  mistral_at_a_cursor,
+  llama_cpp_natively,
   adapter_that_aborts_frees_its_slot,
   events_as_its_parser_reads_them,
   fetch_that_aborts_frees_its_slot,

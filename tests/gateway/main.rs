@@ -28,4 +28,5 @@ mod reload;
 mod shutdown;
 mod speculation;
 mod support;
+mod typing;
 mod wires;

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::accounting::Account;
 use super::answer::sum;
 use super::error::ApiError;
-use crate::completion::{Event, FinishReason, Refusal, TokenLogprob, Usage};
+use crate::completion::{Event, FinishReason, Refusal, Route, TokenLogprob, Usage};
 use crate::dispatch::Costs;
 use crate::money::Money;
 
@@ -64,12 +64,14 @@ pub(super) struct Heading<'a> {
     pub choices: usize,
     /// Whether the input was cut to fit.
     pub truncated: bool,
+    /// Where it runs; of the first prompt.
+    pub route: &'a Route,
 }
 
 impl<'a> Heading<'a> {
-    pub(super) fn new(model: &'a str, choices: usize, truncated: bool) -> Self {
+    pub(super) fn new(model: &'a str, choices: usize, truncated: bool, route: &'a Route) -> Self {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        Self { model, created, choices, truncated }
+        Self { model, created, choices, truncated, route }
     }
 }
 

@@ -135,6 +135,7 @@ impl Scheduler {
             sequence.computed += tokens;
         }
         sequence.cached = sequence.computed;
+        sequence.begin(now);
         self.record_start(&sequence, now);
         self.prepare_drafts(&mut sequence);
         self.running.push(sequence);

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use models::sampler::SamplingParams;
-use models::step::{Device, Rows};
+use models::step::{Device, DeviceLimits, Rows};
 use models::text::StopStrings;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 
 use super::mock::{Mock, VOCAB, limits, solo, tokenizer, unstoppable};
-use crate::completion::{FinishReason, Priority, Reason};
+use crate::completion::{FinishReason, Priority, Reason, TimeLimits};
 use crate::engine::draft::Costs;
 use crate::engine::message::{
     SequenceEvent, SequenceId, SequenceRules, SequenceSpec, Submission, events_max,
 };
 use crate::engine::place::Places;
 use crate::engine::saturation::Saturation;
-use crate::engine::scheduler::{Scheduler, StepRows};
+use crate::engine::scheduler::{Moment, Scheduler, Span, StepRows};
 use crate::telemetry::Telemetry;
 
 /// Random runs of the property test; raise it for a night.
@@ -107,15 +107,32 @@ impl Bench {
         self.scheduler.cancel(SequenceId(client as u64));
     }
 
+    fn schedule(&mut self, prefill_rows: usize) -> StepRows {
+        self.schedule_by(|_| prefill_rows)
+    }
+
+    fn schedule_by(&mut self, prefill_rows: impl Fn(Span) -> usize) -> StepRows {
+        let moment = Moment { now: self.now, arriving: false };
+        self.scheduler.schedule(moment, &self.costs, |_, span| prefill_rows(span))
+    }
+
     pub(super) fn step(&mut self, prefill_rows: usize) -> StepRows {
-        let rows = self.scheduler.schedule(self.now, &self.costs, |_| prefill_rows);
+        let rows = self.schedule(prefill_rows);
         if rows != StepRows::default() {
-            let ticket = self.device.submit(self.scheduler.step()).expect("no fault was set");
-            self.device.collect(ticket, &mut self.rows).expect("no fault was set");
+            self.device.run(self.scheduler.step(), &mut self.rows).expect("no fault was set");
             let generated = self.scheduler.advance(&self.rows);
             assert!(generated <= rows.decodes + rows.drafts + self.clients.len());
         }
         rows
+    }
+
+    /// Schedules a step and gives it up half way.
+    fn give_up(&mut self, prefill_rows: usize) {
+        if self.schedule(prefill_rows) != StepRows::default() {
+            let ticket = self.device.submit(self.scheduler.step(), &mut || false);
+            assert_eq!(ticket.expect("no fault was set"), None);
+            self.scheduler.discard();
+        }
     }
 
     /// Steps until all is done; panics when that takes more steps than there are tokens.
@@ -207,6 +224,7 @@ pub(super) fn spec(prompt: impl Into<Arc<[u32]>>, max_tokens: usize) -> Sequence
         priority: Priority::Completion,
         tenant: 0,
         time_left: None,
+        time: TimeLimits::default(),
     }
 }
 
@@ -354,11 +372,86 @@ fn deadlines_end_what_waits_and_what_runs() {
     bench.step(16);
     bench.now += SECOND;
     bench.step(16);
-    for client in [running, waiting] {
-        assert_eq!(bench.answer(client).failure, Some(Reason::Deadline));
-    }
+    let answer = bench.answer(running);
+    assert_eq!((answer.end, answer.failure), (Some(FinishReason::Length), None));
+    assert_eq!(answer.ids.len(), 1, "the best so far");
+    assert_eq!(bench.answer(waiting).failure, Some(Reason::Deadline), "nothing was done for it");
     bench.run();
     bench.check(patient);
+}
+
+#[test]
+fn a_deadline_leaves_every_choice_what_it_has() {
+    let mut bench = Bench::new(64, 4, 2);
+    let time_left = Some(Duration::from_secs(1));
+    let choices = (0..4).map(|choice| SequenceSpec { choice, time_left, ..spec(ids(30, 1), 9) });
+    let clients: Vec<usize> = choices.map(|spec| bench.submit(spec)).collect();
+    bench.step(16);
+    assert_eq!(bench.scheduler.load().running, 1, "the first reads the prompt for all");
+    bench.now += Duration::from_secs(1);
+    bench.schedule(16);
+    assert!(bench.scheduler.is_idle());
+    for client in clients {
+        assert_eq!(bench.answer(client).end, Some(FinishReason::Length));
+    }
+}
+
+#[test]
+fn a_prompt_that_takes_too_long_is_gone_on_with_by_the_next_key() {
+    let mut bench = Bench::new(64, 4, 2);
+    let limit = TimeLimits { prompt: Some(Duration::from_millis(500)), predict: None };
+    let first = bench.submit(SequenceSpec { time: limit, ..spec(ids(50, 1), 4) });
+    bench.now += Duration::from_secs(2);
+    bench.step(20);
+    bench.now += Duration::from_millis(400);
+    bench.step(20);
+    bench.schedule(20);
+    assert!(bench.scheduler.wants_step(bench.now));
+    bench.now += Duration::from_millis(100);
+    assert!(!bench.scheduler.wants_step(bench.now), "counted from when it began to run");
+    bench.scheduler.discard();
+    assert_eq!(bench.step(20), StepRows::default());
+    let answer = bench.answer(first);
+    assert_eq!((answer.text.as_str(), answer.end), ("", Some(FinishReason::Length)));
+    let mut longer = ids(50, 1);
+    longer.push(5);
+    let next = bench.submit(SequenceSpec { time: limit, ..spec(longer, 4) });
+    bench.step(20);
+    bench.now += Duration::from_secs(10);
+    bench.run();
+    assert_eq!(bench.check(next).cached, 40, "and with the prompt read there is no such limit");
+}
+
+#[test]
+fn an_answer_that_takes_too_long_ends_once_it_has_a_line() {
+    let limits = DeviceLimits { vocab: tokenizer().vocab_size(), ..limits(64, 4) };
+    let has_line = |&id: &u32| tokenizer().bytes(id).contains(&b'\n');
+    let lines: Vec<u32> = (0..limits.vocab as u32).filter(has_line).collect();
+    let sampling = |bias| SamplingParams {
+        temperature: 0.0,
+        logit_bias: lines.iter().map(|&id| (id, bias)).collect(),
+        ..SamplingParams::default()
+    };
+    for (bias, ends) in [(1e3, true), (-1e3, false)] {
+        let mut bench = Bench::with(Mock::new(limits.clone()), 2, false);
+        let time = TimeLimits { prompt: None, predict: Some(Duration::from_millis(250)) };
+        let rules = Arc::new(SequenceRules { sampling: sampling(bias), ..rules() });
+        let client = bench.submit(SequenceSpec { time, rules, ..spec(ids(4, 1), 40) });
+        bench.now += Duration::from_secs(2);
+        for _ in 0..3 {
+            bench.step(16);
+            bench.now += Duration::from_millis(100);
+        }
+        bench.step(16);
+        assert!(!bench.clients[client].events.is_closed(), "200 ms since the first token");
+        bench.now += Duration::from_millis(100);
+        bench.step(16);
+        assert_eq!(bench.clients[client].events.is_closed(), ends);
+        bench.run();
+        let answer = bench.answer(client);
+        assert_eq!(answer.end, Some(FinishReason::Length));
+        assert_eq!(answer.ids.len(), if ends { 4 } else { 40 });
+    }
 }
 
 #[test]
@@ -368,8 +461,92 @@ fn a_reader_that_left_is_noticed_in_the_queue_and_while_it_runs() {
     bench.submit(spec(ids(4, 2), 30));
     bench.step(16);
     bench.clients.clear();
-    assert_eq!(bench.step(16).decodes, 1);
     assert_eq!(bench.step(16), StepRows::default());
+}
+
+#[test]
+fn a_step_is_given_up_once_nobody_wants_its_prompts() {
+    let mut bench = Bench::new(64, 4, 4);
+    let chat = bench.submit(spec(ids(4, 1), 12));
+    bench.step(16);
+    let [leaves, stays] = [2, 3].map(|salt| bench.submit(spec(ids(30, salt), 2)));
+    bench.schedule(16);
+    assert!(bench.scheduler.wants_step(bench.now));
+    bench.clients[leaves].events.close();
+    assert!(!bench.scheduler.wants_step(bench.now), "the other's prompt is in the next step");
+    bench.scheduler.discard();
+    bench.schedule(64);
+    bench.clients[stays].events.close();
+    assert!(bench.scheduler.wants_step(bench.now), "the chat lost one step, and not two");
+    bench.step(64);
+    assert_eq!(bench.step(64), StepRows { decodes: 1, ..StepRows::default() });
+    bench.schedule(64);
+    assert!(bench.scheduler.wants_step(bench.now));
+    bench.run();
+    bench.check(chat);
+}
+
+#[test]
+fn a_prompt_s_rows_are_many_alone_and_few_beside_a_completion() {
+    let mut bench = Bench::new(64, 4, 4);
+    let rows = |span| match span {
+        Span::Long => 24,
+        Span::Step => 12,
+        Span::Short => 3,
+    };
+    let prefills = |bench: &mut Bench| {
+        let prefills = bench.schedule_by(rows).prefills;
+        bench.device.run(bench.scheduler.step(), &mut bench.rows).expect("no fault was set");
+        bench.scheduler.advance(&bench.rows);
+        prefills
+    };
+    // three choices are one request
+    let cursor = spec(ids(60, 1), 3);
+    let choices = (0..3).map(|choice| SequenceSpec { choice, ..cursor.clone() });
+    let clients: Vec<usize> = choices.map(|spec| bench.submit(spec)).collect();
+    assert_eq!(prefills(&mut bench), 24);
+    let chat = SequenceSpec { priority: Priority::Chat, ..spec(ids(90, 2), 4) };
+    let chat = bench.submit(chat);
+    assert_eq!(prefills(&mut bench), 12, "somebody waits");
+    while !clients.iter().all(|&client| bench.clients[client].events.is_closed()) {
+        prefills(&mut bench);
+    }
+    assert_eq!(prefills(&mut bench), 12, "a chat alone");
+    let late = bench.submit(spec(ids(4, 3), 3));
+    assert_eq!(
+        prefills(&mut bench),
+        4,
+        "the completion first, and of the chat what a short step has"
+    );
+    assert_eq!(prefills(&mut bench), 3, "beside a completion that decodes");
+    bench.run();
+    for client in clients.into_iter().chain([chat, late]) {
+        bench.check(client);
+    }
+}
+
+#[test]
+fn a_step_with_a_prompt_that_somebody_wants_goes_on() {
+    let mut bench = Bench::new(64, 4, 4);
+    let clients = [2, 3].map(|salt| bench.submit(spec(ids(10, salt), 2)));
+    bench.schedule(20);
+    bench.clients[clients[0]].events.close();
+    assert!(bench.scheduler.wants_step(bench.now));
+    bench.clients[clients[1]].events.close();
+    assert!(!bench.scheduler.wants_step(bench.now));
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_given_up_in_the_step() {
+    let mut bench = Bench::new(64, 4, 4);
+    let clients = [2, 3].map(|salt| bench.submit(spec(ids(4, salt), 20)));
+    bench.step(16);
+    bench.schedule(16);
+    for client in clients {
+        assert!(bench.scheduler.wants_step(bench.now));
+        bench.clients[client].events.close();
+    }
+    assert!(!bench.scheduler.wants_step(bench.now));
 }
 
 #[test]
@@ -404,6 +581,7 @@ enum Operation {
     Submit { family: u32, length: usize, own: usize, max_tokens: usize, kind: Kind, class: u8 },
     Cancel(prop::sample::Index),
     Step(usize),
+    GiveUp(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -441,6 +619,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => submit,
         1 => any::<prop::sample::Index>().prop_map(Operation::Cancel),
         5 => (1..40usize).prop_map(Operation::Step),
+        1 => (1..40usize).prop_map(Operation::GiveUp),
     ]
 }
 
@@ -492,6 +671,7 @@ fn apply(bench: &mut Bench, operation: &Operation, capacity: usize) {
         Operation::Step(prefill_rows) => {
             bench.step(prefill_rows);
         }
+        Operation::GiveUp(prefill_rows) => bench.give_up(prefill_rows),
     }
 }
 

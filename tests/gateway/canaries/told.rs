@@ -50,7 +50,6 @@ fn metadata(canaries: &mut Canaries) -> Map<String, Value> {
         fields.insert(name.into(), json!(canaries.private(name)));
     }
     fields.insert("metadata".into(), json!({"user_id": canaries.private("metadata.user_id")}));
-    fields.insert("segments".into(), json!({"filepath": canaries.private("segments.filepath")}));
     fields.insert("extra".into(), json!({"next_indent": [canaries.private("extra.next_indent")]}));
     let telemetry = json!([{"event": canaries.private("telemetry_events")}]);
     fields.insert("telemetry_events".into(), telemetry);
@@ -93,6 +92,9 @@ pub(super) fn odd_bodies(canaries: &mut Canaries) -> Vec<Vec<u8>> {
         "tool_call_id": word("messages.tool_call_id")}]);
     let typed = [
         json!({"messages": messages, "user": word("chat's user")}),
+        json!({"segments": {"prefix": "x", "filepath": word("segments.filepath"),
+            "git_url": format!("https://{}@host/a.git", word("segments.git_url"))}}),
+        json!({"type": "view", "completion_id": word("completion_id"), "view_id": word("view_id")}),
         json!({"messages": [{"role": word("a role"), "content": "x"}]}),
         json!({"prompt": "x", "model": word("model")}),
         json!({"prompt": {"a": word("a prompt of another type")}}),

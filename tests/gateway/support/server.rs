@@ -47,6 +47,7 @@ impl Default for Setup {
             listen_too: Vec::new(),
             allow_hosts: Vec::new(),
             allow_origins: Vec::new(),
+            copilot_token: false,
             grace: Duration::from_secs(5),
             connections_max: 64,
         };
