@@ -56,7 +56,7 @@ async fn continue_streams_by_default_and_fills_in_the_middle() {
         let Input::Fim(cursor) = &asked.input else { panic!("{:?}", asked.input) };
         assert_eq!((cursor.prefix.as_str(), cursor.suffix.as_str()), (PREFIX, suffix));
         assert_eq!((asked.n, asked.max_tokens, asked.priority), (1, Some(5), Priority::Completion));
-        assert_eq!(asked.stop.strings.len(), 12);
+        assert_eq!((asked.stop.strings.len(), asked.fit.is_some()), (12, true));
         assert!((asked.sampling.temperature - 0.01).abs() < 1e-6);
     }
 }
