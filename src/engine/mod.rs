@@ -1,8 +1,8 @@
 //! The engine: one OS thread that owns the device.
 //!
 //! An [`EngineHandle`] turns a request into sequences and sends them over; [`Engine::run`] is
-//! the thread's whole life: take what arrived, decide who runs, run one step, take in what it
-//! came to, say how busy we are. The thread never awaits, never logs per token and never waits
+//! the thread's whole life: take what arrived, decide who runs, run one step (or give it up, if
+//! everybody leaves whom it is for), take in what it came to, say how busy we are. The thread never awaits, never logs per token and never waits
 //! for a reader: each reply has room for everything its sequences will ever send.
 //!
 //! In reading order: [`message`] is what crosses; `handle` one side of it, this file the other;

@@ -12,6 +12,7 @@
 //! out of a draft is a token. A request's own
 //! prefill is not part of it: an idle box is exactly 0, however slow it is. What has been let in
 //! but has not reached the engine's thread yet counts too, so a burst is seen while it arrives.
+//! Warm-ups count nowhere: they are given up for whoever comes.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
