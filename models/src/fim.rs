@@ -5,11 +5,13 @@
 
 mod cut;
 mod families;
+mod foreign;
 mod hint;
 mod template;
 
 pub use self::cut::{BYTES_PER_TOKEN_MAX, precut};
 pub use self::families::FAMILIES;
+pub use self::foreign::{Foreign, Head, recognise};
 pub use self::hint::FimHint;
 pub use self::template::{FimPieces, FimTemplate, Rendered};
 use crate::FimOrder;
@@ -135,7 +137,7 @@ pub struct FimText<'a> {
     pub extras: &'a [ExtraText<'a>],
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtraText<'a> {
     pub path: &'a str,
     pub text: &'a str,
