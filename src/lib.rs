@@ -26,8 +26,11 @@ pub mod config;
 pub mod dispatch;
 pub mod engine;
 pub mod ledger;
+#[cfg(feature = "lsp")]
+pub mod lsp;
 pub mod money;
 pub mod plan;
 pub mod policy;
 pub mod sessions;
+pub mod share;
 pub mod telemetry;

@@ -25,8 +25,8 @@ use super::sse::EventStream;
 use super::tenant::TenantId;
 use super::{Api, ModelCard, Placed, Service, Shed, body, sampling, tenant};
 use crate::completion::{
-    Chunk, CompletionRequest, CompletionStream, Event, Input, Priority, Reason, Refusal, Route,
-    SamplingParams, StopRules, TimeLimits, Usage,
+    Chunk, CodeStops, CompletionRequest, CompletionStream, Event, Input, Priority, Reason, Refusal,
+    Route, SamplingParams, StopRules, TimeLimits, Usage,
 };
 use crate::dispatch::Costs;
 use crate::money::Money;
@@ -87,8 +87,10 @@ pub(super) struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    /// A request of this caller's for one choice, with everything at its default.
+    /// A request of this caller's for one choice, with everything at its default: what is written at
+    /// a cursor ends where the code around it wants it to.
     pub(super) fn request(&self, input: Input, natural: Priority) -> CompletionRequest {
+        let at_a_cursor = matches!(input, Input::Fim(_));
         CompletionRequest {
             id: self.id.clone(),
             policy: self.rules.settle(self.tenant, &self.asked, &input),
@@ -97,7 +99,7 @@ impl Caller<'_> {
             max_tokens: None,
             sampling: SamplingParams::default(),
             stop: StopRules::default(),
-            fit: None,
+            fit: at_a_cursor.then_some(CodeStops { block: true, ..CodeStops::default() }),
             time: TimeLimits::default(),
             logprobs: None,
             echo: false,
@@ -155,10 +157,10 @@ pub(super) async fn answer<S: Service>(
     if ask.requests.is_empty() {
         return without_work(&live, ask, account);
     }
-    let placing = before_the_end(&api, enter(&api, &live.service, &ask, typing)).await;
-    let placed = match placing.map_err(Failure::from).and_then(|placed| placed) {
-        Ok(placed) => placed,
-        Err(failure) => return refuse_in(&mut *ask.letter, failure, account),
+    let placed = match before_the_end(&api, enter(&api, &live.service, &ask, typing)).await {
+        Ok(Ok(placed)) => placed,
+        Ok(Err(failure)) => return refuse_in(&mut *ask.letter, failure, account),
+        Err(refusal) => return refuse_in(&mut *ask.letter, refusal.into(), account),
     };
     let route = placed.route.clone();
     account.placed(route, placed.reason.clone(), ask.requests.len() * ask.best_of as usize);

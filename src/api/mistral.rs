@@ -13,7 +13,7 @@ use super::fields::{body, parse};
 use super::reply::openai::{Kind, Shape};
 use super::sampling::SharedFields;
 use super::{Api, ModelCard, Service};
-use crate::completion::{CodeStops, CompletionRequest, FimInput, Input, Priority};
+use crate::completion::{CompletionRequest, FimInput, Input, Priority};
 
 body! {
     struct FimFields {
@@ -43,7 +43,6 @@ fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiE
         max_tokens,
         sampling: shared.sampling(model)?,
         stop: shared.stop_rules(max_tokens, model)?,
-        fit: Some(CodeStops { block: true, ..CodeStops::default() }),
         ..caller.request(Input::Fim(fim), Priority::Completion)
     };
     Ok(Ask {

@@ -97,38 +97,38 @@ pub const ROUTES: &[Door] = &[
     admin("POST", "/clouds/{name}/resume", Room::ResumeCloud),
     dialect("GET", "/peer", Room::Peer),
     // Where Tabby's clients look for it.
-    unprefixed("POST", "/v1beta/chat/completions", Room::Chat),
-    Door { access: Access::Open, ..ollama("GET", "/", Room::OllamaAlive) },
-    ollama("POST", "/api/generate", Room::OllamaGenerate),
-    ollama("POST", "/api/chat", Room::OllamaChat),
-    ollama("GET", "/api/tags", Room::OllamaTags),
-    ollama("POST", "/api/show", Room::OllamaShow),
-    ollama("GET", "/api/ps", Room::OllamaPs),
-    ollama("GET", "/api/version", Room::OllamaVersion),
-    tgi("/generate", Room::TgiGenerate),
-    tgi("/generate_stream", Room::TgiStream),
-    unprefixed("GET", "/api/v0/models", Room::LmStudioModels),
-    unprefixed("GET", "/api/v0/models/{*id}", Room::LmStudioModel),
-    unprefixed("POST", "/api/v0/completions", Room::LmStudioCompletions),
-    unprefixed("POST", "/api/v0/chat/completions", Room::LmStudioChat),
+    exact("POST", "/v1beta/chat/completions", Tongue::OpenAi, Room::Chat),
+    Door { access: Access::Open, ..exact("GET", "/", Tongue::Ollama, Room::OllamaAlive) },
+    exact("POST", "/api/generate", Tongue::Ollama, Room::OllamaGenerate),
+    exact("POST", "/api/chat", Tongue::Ollama, Room::OllamaChat),
+    exact("GET", "/api/tags", Tongue::Ollama, Room::OllamaTags),
+    exact("POST", "/api/show", Tongue::Ollama, Room::OllamaShow),
+    exact("GET", "/api/ps", Tongue::Ollama, Room::OllamaPs),
+    exact("GET", "/api/version", Tongue::Ollama, Room::OllamaVersion),
+    exact("POST", "/generate", Tongue::Tgi, Room::TgiGenerate),
+    exact("POST", "/generate_stream", Tongue::Tgi, Room::TgiStream),
+    exact("GET", "/api/v0/models", Tongue::OpenAi, Room::LmStudioModels),
+    exact("GET", "/api/v0/models/{*id}", Tongue::OpenAi, Room::LmStudioModel),
+    exact("POST", "/api/v0/completions", Tongue::OpenAi, Room::LmStudioCompletions),
+    exact("POST", "/api/v0/chat/completions", Tongue::OpenAi, Room::LmStudioChat),
     own("/health", Access::Open, Room::Health),
     own("/ready", Access::Open, Room::Ready),
     own("/metrics", Access::Keyed, Room::Metrics),
-    llama("POST", "/infill", Room::Infill),
-    llama("POST", "/completion", Room::Completion),
-    llama("GET", "/props", Room::Props),
-    llama("GET", "/slots", Room::Slots),
-    llama("POST", "/tokenize", Room::Tokenize),
-    llama("POST", "/detokenize", Room::Detokenize),
-    llama("POST", "/apply-template", Room::ApplyTemplate),
+    exact("POST", "/infill", Tongue::LlamaCpp, Room::Infill),
+    exact("POST", "/completion", Tongue::LlamaCpp, Room::Completion),
+    exact("GET", "/props", Tongue::LlamaCpp, Room::Props),
+    exact("GET", "/slots", Tongue::LlamaCpp, Room::Slots),
+    exact("POST", "/tokenize", Tongue::LlamaCpp, Room::Tokenize),
+    exact("POST", "/detokenize", Tongue::LlamaCpp, Room::Detokenize),
+    exact("POST", "/apply-template", Tongue::LlamaCpp, Room::ApplyTemplate),
     Door { tongue: Tongue::Mistral, ..dialect("POST", "/fim/completions", Room::Mistral) },
-    unprefixed("GET", "/v1/health", Room::TabbyHealth),
-    unprefixed("POST", "/v1/health", Room::TabbyHealth),
-    unprefixed("GET", "/v1beta/server_setting", Room::TabbySetting),
-    unprefixed("POST", "/v1/events", Room::TabbyEvent),
+    exact("GET", "/v1/health", Tongue::OpenAi, Room::TabbyHealth),
+    exact("POST", "/v1/health", Tongue::OpenAi, Room::TabbyHealth),
+    exact("GET", "/v1beta/server_setting", Tongue::OpenAi, Room::TabbySetting),
+    exact("POST", "/v1/events", Tongue::OpenAi, Room::TabbyEvent),
     dialect("POST", "/engines/{engine}/completions", Room::Copilot),
-    unprefixed("GET", "/copilot_internal/v2/token", Room::CopilotToken),
-    unprefixed("GET", "/copilot_internal/user", Room::CopilotUser),
+    exact("GET", "/copilot_internal/v2/token", Tongue::OpenAi, Room::CopilotToken),
+    exact("GET", "/copilot_internal/user", Tongue::OpenAi, Room::CopilotUser),
 ];
 
 const fn dialect(method: &'static str, path: &'static str, leads_to: Room) -> Door {
@@ -143,20 +143,9 @@ const fn own(path: &'static str, access: Access, leads_to: Room) -> Door {
     Door { access, prefixed: false, ..dialect("GET", path, leads_to) }
 }
 
-const fn ollama(method: &'static str, path: &'static str, leads_to: Room) -> Door {
-    Door { tongue: Tongue::Ollama, prefixed: false, ..dialect(method, path, leads_to) }
-}
-
-const fn tgi(path: &'static str, leads_to: Room) -> Door {
-    Door { tongue: Tongue::Tgi, prefixed: false, ..dialect("POST", path, leads_to) }
-}
-
-const fn unprefixed(method: &'static str, path: &'static str, leads_to: Room) -> Door {
-    Door { prefixed: false, ..dialect(method, path, leads_to) }
-}
-
-const fn llama(method: &'static str, path: &'static str, leads_to: Room) -> Door {
-    Door { tongue: Tongue::LlamaCpp, prefixed: false, ..dialect(method, path, leads_to) }
+/// A door that has one path and speaks another tongue.
+const fn exact(method: &'static str, path: &'static str, tongue: Tongue, leads_to: Room) -> Door {
+    Door { method, path, prefixed: false, access: Access::Keyed, tongue, leads_to }
 }
 
 impl Door {

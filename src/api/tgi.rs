@@ -73,16 +73,14 @@ fn read(
     let max_tokens = Some(parameters.max_new_tokens.unwrap_or(MAX_NEW_TOKENS_DEFAULT));
     let mut shared = parameters.shared(stream);
     let (n, best_of) = shared.choices(1)?;
-    let input = raw::input(prompt);
     let request = CompletionRequest {
         n: best_of,
         max_tokens,
         sampling: shared.sampling(model)?,
         stop: shared.stop_rules(max_tokens, model)?,
-        fit: raw::fit(&input),
         // A stream's events name the tokens; the best of several is found by their probabilities.
         logprobs: (stream || details || best_of > n).then_some(0),
-        ..caller.request(input, Priority::Completion)
+        ..caller.request(raw::input(prompt), Priority::Completion)
     };
     let requests = vec![Arc::new(request)];
     Ok(Ask { requests, letter: Box::new(letter), n, best_of, stream })

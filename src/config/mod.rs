@@ -162,6 +162,27 @@ pub fn peer_key() -> Result<Option<Secret>, String> {
     }
 }
 
+/// The key in a file that only its owner (and group) may read.
+pub fn key_file(path: &Path) -> Result<Secret, String> {
+    validate::key_from_file(path).map_err(|wrong| format!("{}: {wrong}", path.display()))
+}
+
+/// Where the processes of the user with this number find each other: below `XDG_RUNTIME_DIR`, or
+/// where there is none below the folder for temporary files, which all users share.
+pub fn runtime_folder(user: u32) -> PathBuf {
+    let folder = |name: &str| {
+        let named = environment(name).ok().map(PathBuf::from);
+        named.filter(|folder| folder.is_absolute() && folder.is_dir())
+    };
+    match folder("XDG_RUNTIME_DIR") {
+        Some(folder) => folder.join("weir"),
+        None => {
+            let shared = folder("TMPDIR").unwrap_or_else(|| "/tmp".into());
+            shared.join(format!("weir-{user}"))
+        }
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
 fn environment(name: &str) -> Result<String, VarError> {
     std::env::var(name)

@@ -21,7 +21,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(super) use keys::key;
+pub(super) use keys::{key, key_from_file};
 
 use super::{
     Cache, Complaint, Config, FimOrder, KvFormat, Lookup, ModelConfig, ModelPath, OverflowConfig,

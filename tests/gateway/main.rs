@@ -18,6 +18,8 @@ mod dialects;
 mod hostile;
 mod independence;
 mod ledger;
+#[cfg(feature = "lsp")]
+mod lsp;
 mod offline;
 #[cfg(all(feature = "aws", feature = "azure", feature = "oci"))]
 mod overflow;

@@ -89,7 +89,6 @@ fn ask(asked: Asked, caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiE
             max_tokens: settings.max_tokens,
             sampling: settings.sampling.clone(),
             stop: settings.stop.clone(),
-            fit: raw::fit(&input),
             ..caller.request(input, natural)
         })
     };

@@ -19,9 +19,7 @@ use super::error::ApiError;
 use super::reply::{Collected, Heading, Letter, Summary};
 use super::sampling::SharedFields;
 use super::{Api, ModelCard, Service, body as whole};
-use crate::completion::{
-    CodeStops, CompletionRequest, FinishReason, Input, Priority, TokenLogprob,
-};
+use crate::completion::{CompletionRequest, FinishReason, Input, Priority, TokenLogprob};
 
 /// What Tabby's own server allows; its clients cannot ask for more or fewer.
 const MAX_TOKENS: u32 = 64;
@@ -40,7 +38,6 @@ pub(super) fn ask(
     let request = CompletionRequest {
         max_tokens: Some(MAX_TOKENS),
         sampling: shared.sampling(model)?,
-        fit: Some(CodeStops { block: true, ..CodeStops::default() }),
         ..caller.request(Input::Fim(segments.into()), Priority::Completion)
     };
     let letter = Words {

@@ -85,7 +85,7 @@ async fn a_client_that_asks_before_it_sends_is_told_to() {
 /// A configuration that listens where `listen` says, and too where somebody might not.
 fn listening(listen: &str, too: &[SocketAddr]) -> Config {
     let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-    write!(file, "serve.listen = {listen}\n").expect("it can be written");
+    writeln!(file, "serve.listen = {listen}").expect("it can be written");
     let (mut config, _) =
         Config::load(Some(file.path()), Overrides::default()).expect("it is valid");
     config.serve.listen_too = too.to_vec();
