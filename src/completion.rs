@@ -4,6 +4,7 @@
 //! [`CompletionRequest`]; the engine and every cloud answer it through [`Backend`].
 
 pub mod compliance;
+mod reported;
 
 use std::fmt;
 use std::future::Future;
@@ -12,11 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
+pub use models::fit::CodeStops;
+use models::fit::Cursor;
 pub use models::sampler::SamplingParams;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use self::compliance::RequestPolicy;
+pub use self::reported::Reported;
 
 /// One prompt and everything that decides how it is completed.
 #[derive(Clone, Debug)]
@@ -30,7 +34,8 @@ pub struct CompletionRequest {
     pub max_tokens: Option<u32>,
     pub sampling: SamplingParams,
     pub stop: StopRules,
-    /// Stops that follow from the code around the cursor; None: only those of `stop`.
+    /// Stops that follow from the code around the cursor of [`Input::Fim`]; None: only those of
+    /// `stop`.
     pub fit: Option<CodeStops>,
     /// What the client gives each part of the work; at the end of it the text so far is the answer.
     pub time: TimeLimits,
@@ -71,6 +76,14 @@ impl CompletionRequest {
             tenant: 0,
             policy: RequestPolicy::open(),
         }
+    }
+
+    /// Where in code the answer stands, if it is to end with it. A client that wants so many tokens,
+    /// or tokens past the model's end of text, gets them.
+    pub fn cursor(&self) -> Option<Cursor> {
+        let (Some(stops), Input::Fim(fim)) = (self.fit, &self.input) else { return None };
+        let is_free = self.stop.min_tokens == 0 && !self.stop.ignore_eos;
+        is_free.then(|| Cursor::new(stops, &fim.prefix, &fim.suffix, fim.path.as_deref()))
     }
 }
 
@@ -122,20 +135,6 @@ pub struct StopRules {
     pub ignore_eos: bool,
     /// Neither eos nor stop ids before this many tokens.
     pub min_tokens: u32,
-}
-
-/// When an answer at a cursor ends because of the code that it stands in. Besides what is asked for
-/// here, it ends where it runs into the text behind the cursor, and where it begins to repeat itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CodeStops {
-    /// At the end of the first line that holds anything.
-    pub single_line: bool,
-    /// Before a line that is indented less than the block the cursor is in, or that closes a
-    /// bracket which the answer did not open.
-    pub block: bool,
-    /// Columns that a line of the answer must be indented by, the first excepted, where the client
-    /// says so (`n_indent`, `next_indent`).
-    pub indent_min: Option<u32>,
 }
 
 /// How long a client lets parts of the work take.

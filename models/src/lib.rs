@@ -14,6 +14,7 @@ pub mod cpu;
 pub mod decoder;
 pub mod error;
 pub mod fim;
+pub mod fit;
 pub mod kv;
 pub mod language;
 pub mod model;

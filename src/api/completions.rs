@@ -37,6 +37,7 @@ body! {
         extra_files: ExtraFiles,
         segments: Segments,
         language: String,
+        code_stops: bool,
     }
 }
 
@@ -67,7 +68,9 @@ pub(super) fn read_until(
     let max_tokens = shared.max_tokens.or(otherwise);
     let sampling = shared.sampling(model)?;
     let stop = shared.stop_rules(max_tokens, model)?;
+    let code_stops = own.code_stops.unwrap_or(true);
     let request = |input| {
+        let plain = caller.request(input, Priority::Completion);
         Arc::new(CompletionRequest {
             n: best_of,
             max_tokens,
@@ -76,7 +79,8 @@ pub(super) fn read_until(
             // The best are found by their log-probabilities.
             logprobs: if best_of > n { logprobs.or(Some(0)) } else { logprobs },
             echo: own.echo.unwrap_or(false),
-            ..caller.request(input, Priority::Completion)
+            fit: plain.fit.filter(|_| code_stops),
+            ..plain
         })
     };
     Ok(Ask {

@@ -1,8 +1,8 @@
-//! A prompt as it stands, from the routes that have no field for what is behind the cursor.
+//! A prompt as one text, on a route that has no field for what comes after the cursor.
 
 use crate::completion::Input;
 
-/// What such a prompt asks for: to be continued.
+/// What a raw prompt asks to complete.
 pub(super) fn input(prompt: String) -> Input {
     Input::Text(prompt)
 }

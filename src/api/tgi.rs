@@ -73,6 +73,7 @@ fn read(
     let max_tokens = Some(parameters.max_new_tokens.unwrap_or(MAX_NEW_TOKENS_DEFAULT));
     let mut shared = parameters.shared(stream);
     let (n, best_of) = shared.choices(1)?;
+    let input = raw::input(prompt);
     let request = CompletionRequest {
         n: best_of,
         max_tokens,
@@ -80,7 +81,7 @@ fn read(
         stop: shared.stop_rules(max_tokens, model)?,
         // A stream's events name the tokens; the best of several is found by their probabilities.
         logprobs: (stream || details || best_of > n).then_some(0),
-        ..caller.request(raw::input(prompt), Priority::Completion)
+        ..caller.request(input, Priority::Completion)
     };
     let requests = vec![Arc::new(request)];
     Ok(Ask { requests, letter: Box::new(letter), n, best_of, stream })

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::decide::{Decision, Place};
 use super::row::{Known, Row, Wanted, not_allowed, was_not_sent};
-use super::{Costs, Dispatched, Dispatcher, Local, Quote, Rejected, restore};
+use super::{Costs, Dispatched, Dispatcher, Local, Quote, Rejected, fit, restore};
 use crate::completion::{
     Backend, CompletionRequest, CompletionStream, Event, Fault, FinishReason, Input, Reason,
     Refusal, Route, Usage,
@@ -242,6 +242,7 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
         self.count_refusals(&request.policy);
         let Leaving { rows, cleared, .. } = leaving;
         let mut uncounted = cleared.redaction.as_ref();
+        let asked = request;
         let request = cleared.request.as_ref().unwrap_or(request);
         for &row in rows {
             // First of all: whoever may not have the request is not asked, whatever else holds.
@@ -256,7 +257,9 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             }
             match answer {
                 Answer::Content(dispatched) => {
-                    return Ok(self.restored(*dispatched, cleared, request.n));
+                    let dispatched = self.restored(*dispatched, cleared, request.n);
+                    let stream = fit::answer(dispatched.stream, asked);
+                    return Ok(Dispatched { stream, ..dispatched });
                 }
                 Answer::NotNow => {}
                 Answer::NoTriesLeft => break,

@@ -10,6 +10,7 @@ mod allowance;
 mod ask;
 mod candidates;
 mod decide;
+mod fit;
 mod hedge;
 mod restore;
 mod resume;

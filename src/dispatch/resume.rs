@@ -157,6 +157,10 @@ fn continued(request: &CompletionRequest, said: &str, tokens: u64) -> Option<Com
     if let Some(max) = &mut rest.max_tokens {
         *max = max.checked_sub(tokens).filter(|left| *left > 0)?;
     }
+    // the line that was begun is the only one
+    if rest.fit.is_some_and(|fit| fit.single_line) && !said.trim().is_empty() {
+        rest.stop.strings.push("\n".into());
+    }
     rest.stop.min_tokens = rest.stop.min_tokens.saturating_sub(tokens);
     Some(rest)
 }

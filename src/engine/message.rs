@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use models::fit::Cursor;
 use models::sampler::SamplingParams;
 use models::text::StopStrings;
 use tokio::sync::mpsc;
@@ -45,6 +46,8 @@ pub(super) struct SequenceSpec {
 pub(super) struct SequenceRules {
     pub(super) sampling: SamplingParams,
     pub(super) stop_strings: Arc<StopStrings>,
+    /// What lies around the cursor, where the answer also ends for the code's sake.
+    pub(super) fit: Option<Arc<Cursor>>,
     /// All ids that end the sequence: the model's, the format's and the request's.
     pub(super) stop_ids: Vec<u32>,
     /// No stop id is chosen before so many tokens.

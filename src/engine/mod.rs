@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use self::draft::Costs;
 use self::handle::{Link, Shared};
 use self::message::{Command, Submission};
-use self::place::Places;
+use self::place::{Places, WARM_UPS_MAX};
 use self::prompt::Prompts;
 use self::scheduler::{Moment, Scheduler, slots_max};
 use self::sequence::End;
@@ -49,6 +49,7 @@ mod scheduler;
 mod sequence;
 #[cfg(test)]
 mod tests;
+mod text;
 mod warm_up;
 
 pub use self::blocks::BlockCounts;
@@ -113,7 +114,7 @@ pub fn start(
     let places = Arc::new(Places::new(slots + options.queue_max, saturation));
     // Each place is one submission and at most one cancel; twice that, because places are taken
     // again between two looks into the inbox; and one command to stop.
-    let (inbox_in, inbox) = sync_channel(4 * places.max() + 1);
+    let (inbox_in, inbox) = sync_channel(4 * (places.max() + WARM_UPS_MAX) + 1);
     let (health_in, health) = watch::channel(Health::Starting);
     let scheduler = Scheduler::new(
         limits.clone(),
@@ -173,8 +174,7 @@ impl Engine {
             let rates = &self.rates;
             let always = self.speculate == Speculate::Always;
             let costs = if always { &self.free } else { rates.costs() };
-            let moment =
-                Moment { now: Instant::now(), arriving: self.places.saturation.arriving_now() };
+            let moment = moment(&self.places);
             let rows = self
                 .scheduler
                 .schedule(moment, costs, |decodes, span| rates.prefill_rows(decodes, span));
@@ -199,8 +199,8 @@ impl Engine {
 
     /// Runs the step that was scheduled. False: it was given up, because it was for nobody.
     fn run_step(&mut self) -> Result<bool, DeviceError> {
-        let Self { device, scheduler, rows, .. } = self;
-        let mut go_on = || scheduler.wants_step(Instant::now());
+        let Self { device, scheduler, places, rows, .. } = self;
+        let mut go_on = || scheduler.wants_step(moment(places));
         let Some(ticket) = device.submit(scheduler.step(), &mut go_on)? else {
             return Ok(false);
         };
@@ -263,6 +263,10 @@ impl Engine {
         self.scheduler.end_all(end);
         self.publish();
     }
+}
+
+fn moment(places: &Places) -> Moment {
+    Moment { now: Instant::now(), arriving: places.saturation.arriving_now() }
 }
 
 /// The thread's whole life, whatever happens: everybody who waits gets an end. After a panic the

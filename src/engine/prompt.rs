@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use models::chat::{ChatError, ChatTemplate, Message};
 use models::fim::{ExtraText, FimError, FimTemplate, FimText, Rendered, precut};
+use models::fit::Cursor;
 use models::tokenizer::{Tokenizer, TokenizerError};
 
 use crate::completion::{ChatMessage, CompletionRequest, FimInput, Input, Reason, Refusal};
@@ -28,9 +29,9 @@ pub(super) struct Prompts {
 }
 
 /// A prompt that fits.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Prompt {
-    /// At least one.
+    /// At least one; none only where none are read.
     pub(super) ids: Vec<u32>,
     /// Where in `ids` the text ends that is continued: at the end, but for a FIM prompt whose
     /// suffix follows.
@@ -40,6 +41,8 @@ pub(super) struct Prompt {
     pub(super) truncated: bool,
     /// Tokens that may be generated; 0 only if none were asked for.
     pub(super) max_tokens: usize,
+    /// What ends the answer for the code's sake.
+    pub(super) fit: Option<Arc<Cursor>>,
 }
 
 impl Prompts {
@@ -59,7 +62,8 @@ impl Prompts {
         self.check_ids(&ids)?;
         let max_tokens = self.max_tokens(ids.len(), request.max_tokens)?;
         let text = if request.echo { self.echo(&request.input, &ids) } else { String::new() };
-        Ok(Prompt { ids, cursor, text, truncated, max_tokens })
+        let fit = request.cursor().map(Arc::new);
+        Ok(Prompt { ids, cursor, text, truncated, max_tokens, fit })
     }
 
     /// A text that cannot fit is refused before time is spent on tokenising it.

@@ -10,6 +10,7 @@
 mod admission;
 mod drafts;
 mod span;
+mod warm_ups;
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -27,7 +28,7 @@ use super::draft::Costs;
 use super::message::{SequenceId, Submission};
 use super::prefix::PrefixCache;
 use super::saturation::Load;
-use super::sequence::{End, HostSampler, Rank, Sequence, Wait, is_past};
+use super::sequence::{End, HostSampler, Rank, Sequence, WARM_ENOUGH, Wait, is_past};
 use crate::completion::{Priority, Reason};
 use crate::telemetry::Telemetry;
 
@@ -147,15 +148,17 @@ impl Scheduler {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
+    /// What is to be done. Warm-ups are nothing: they are given up for whoever comes.
     pub(super) fn load(&self) -> Load {
         let left = |sequence: &Sequence| sequence.prompt().len().saturating_sub(sequence.computed);
-        let running_tokens: usize = self.running.iter().map(left).sum();
-        let first = self.waiting.values().next();
+        let running = || self.running.iter().filter(|sequence| !sequence.is_warm_up());
+        let running_tokens: usize = running().map(left).sum();
+        let first = self.waiting.values().next().filter(|first| !first.is_warm_up());
         let no_room = first.is_some_and(|first| matches!(first.wait, Wait::NoRoom(_)));
         Load {
-            seats: if no_room { self.running.len() } else { self.slots },
-            running: self.running.len(),
-            waiting: self.waiting.len(),
+            seats: if no_room { running().count() } else { self.slots },
+            running: running().count(),
+            waiting: self.waiting.len() - self.warm_ups_waiting().count(),
             prefill_tokens: self.waiting_tokens + running_tokens,
             blocks: self.kv.counts(),
         }
@@ -181,6 +184,9 @@ impl Scheduler {
             0 => self.kv.peek(sequence.spec().tenant, sequence.reusable()),
             _ => sequence.reusable().len(),
         };
+        if !self.gives_way(&sequence) {
+            return self.retire(sequence, WARM_ENOUGH);
+        }
         self.next_deadline = earlier(self.next_deadline, sequence.deadline);
         self.waiting_tokens += to_compute(&sequence);
         self.waiting.insert(sequence.rank, sequence);
@@ -217,7 +223,7 @@ impl Scheduler {
         let now = moment.now;
         self.step.clear();
         self.work.clear();
-        self.expire(now);
+        self.expire(moment);
         self.admit(now);
         // Those whose readers have left may have used up the look; with nothing running, each
         // look admits or ends at least one.
@@ -243,7 +249,7 @@ impl Scheduler {
     /// the prompts in it, or, where it only decodes, any of the answers. Who decodes beside such
     /// prompts has its row run again, sooner than this step would end; and not in two steps one
     /// after the other, so that however many come and go, an answer goes on.
-    pub(super) fn wants_step(&self, now: Instant) -> bool {
+    pub(super) fn wants_step(&self, moment: Moment) -> bool {
         let sequences = || self.work.iter().map(|part| &self.running[part.index]);
         let (mut reads, mut decodes) = (false, false);
         for sequence in sequences() {
@@ -251,7 +257,7 @@ impl Scheduler {
             decodes |= !sequence.is_prefilling();
         }
         let mut matters = sequences().filter(|sequence| sequence.is_prefilling() == reads);
-        (self.gave_up && decodes) || matters.any(|sequence| sequence.over(now).is_none())
+        (self.gave_up && decodes) || matters.any(|sequence| sequence.over(moment).is_none())
     }
 
     /// The step was given up: all its rows run again, of those who still want them.
@@ -318,10 +324,14 @@ impl Scheduler {
         }
     }
 
-    fn expire(&mut self, now: Instant) {
+    fn expire(&mut self, moment: Moment) {
+        let now = moment.now;
+        if moment.arriving {
+            self.end_warm_ups();
+        }
         for index in (0..self.running.len()).rev() {
             self.running[index].tick(now);
-            if let Some(end) = self.running[index].over(now) {
+            if let Some(end) = self.running[index].over(moment) {
                 self.end_running(index, end);
             }
         }
@@ -351,7 +361,9 @@ impl Scheduler {
 
     /// Who is there. The choices of one request are one, while the first computes their prompt.
     fn company(&self, arriving: bool) -> Company {
-        let waits = |sequence: &Sequence| !matches!(sequence.wait, Wait::Follows { .. });
+        let waits = |sequence: &Sequence| {
+            !matches!(sequence.wait, Wait::Follows { .. }) && !sequence.is_warm_up()
+        };
         let everybody = || self.running.iter().chain(self.waiting.values());
         let others = arriving
             || self.running.len() > 1
@@ -487,7 +499,9 @@ impl Scheduler {
         self.kv.publish(tenant, &tokens[..*computed], blocks, *published);
         self.kv.release(blocks, *promised);
         self.releases += 1;
-        self.ends.push(sequence.generated());
+        if !sequence.is_warm_up() {
+            self.ends.push(sequence.generated());
+        }
         self.remember(&sequence);
         self.retire(sequence, end);
     }
@@ -504,8 +518,9 @@ pub(super) fn slots_max(limits: &DeviceLimits) -> usize {
     limits.rows_max.min(limits.samples_max.saturating_sub(1))
 }
 
+/// Of a prompt, what others wait for.
 fn to_compute(waiting: &Sequence) -> usize {
-    waiting.prompt().len() - waiting.cached
+    if waiting.is_warm_up() { 0 } else { waiting.prompt().len() - waiting.cached }
 }
 
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

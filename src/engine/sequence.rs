@@ -4,13 +4,15 @@ use std::time::Instant;
 
 use models::sampler::{self, History, Plan, Scratch, Uniform};
 use models::step::Row;
-use models::text::{Progress, TextAssembler};
+use models::text::Progress;
 use models::tokenizer::Tokenizer;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::draft::{Drafter, Memory};
 use super::message::{SequenceEvent, SequenceId, SequenceSpec, Submission};
-use crate::completion::{Chunk, FinishReason, Priority, Reason, TokenLogprob};
+use super::scheduler::Moment;
+use super::text::OutputText;
+use crate::completion::{Chunk, FinishReason, Priority, Reason, Reported, TokenLogprob};
 
 /// Where a sequence stands in line: by arrival, each class with a head start. So a class goes
 /// before the ones under it, and yet nobody waits for more than so many later arrivals.
@@ -127,11 +129,9 @@ pub(super) struct Sequence {
     told: usize,
     uniform: Uniform,
     history: Option<History>,
-    text: TextAssembler,
-    /// Bytes of generated tokens less bytes of text sent: what is held back.
-    held: usize,
-    /// Tokens whose text has not been sent; or, while it is read, those of the prompt.
-    reported: Vec<TokenLogprob>,
+    text: OutputText,
+    /// Tokens of which nothing has been sent; or, while it is read, those of the prompt.
+    reported: Reported,
 }
 
 impl Sequence {
@@ -161,9 +161,8 @@ impl Sequence {
             told: 0,
             uniform: Uniform::new(spec.seed, spec.choice),
             history,
-            text: TextAssembler::new(rules.stop_strings.clone()),
-            held: 0,
-            reported: Vec::new(),
+            text: OutputText::new(rules),
+            reported: Reported::default(),
             submission,
         }
     }
@@ -238,10 +237,19 @@ impl Sequence {
         self.submission.reply.is_closed()
     }
 
+    /// Whether it only reads a prompt that may be asked for, as long as nobody asks for anything.
+    pub(super) fn is_warm_up(&self) -> bool {
+        self.spec().priority == Priority::WarmUp
+    }
+
     /// How it ends if it has to, whatever it is doing. Asked in each layer of a step.
-    pub(super) fn over(&self, now: Instant) -> Option<End> {
+    pub(super) fn over(&self, moment: Moment) -> Option<End> {
+        let now = moment.now;
         if self.nobody_reads() {
             return Some(End::Cancelled);
+        }
+        if self.is_warm_up() && moment.arriving {
+            return Some(WARM_ENOUGH);
         }
         let late = is_past(self.deadline, now)
             || (self.is_prefilling() && is_past(self.prompt_until, now))
@@ -309,7 +317,7 @@ impl Sequence {
     pub(super) fn prompt_read(&mut self, tokenizer: &Tokenizer) -> Option<End> {
         if self.spec().rules.echo {
             let choice = self.spec().choice;
-            let mut tokens = std::mem::take(&mut self.reported);
+            let mut tokens = self.reported.take_all();
             if self.spec().rules.scores_prompt() {
                 tokens.insert(0, report(self.tokens[0], None, Vec::new(), tokenizer));
             }
@@ -362,12 +370,14 @@ impl Sequence {
         } else {
             self.text.push(bytes, &mut chunk.text)
         };
-        self.held = (self.held + bytes.len()).saturating_sub(chunk.text.len());
+        self.reported.took(bytes.len(), chunk.text.len());
         if progress == Progress::Stopped {
-            self.forget_held_tokens();
+            self.reported.forget_held();
+            chunk.tokens = self.reported.take_all();
             return self.send_chunk(chunk).or(Some(End::Finished(FinishReason::Stop)));
         }
         if !chunk.text.is_empty() {
+            chunk.tokens = self.reported.take();
             return self.send_chunk(chunk).or_else(|| self.end_at_length());
         }
         self.end_at_length()
@@ -375,17 +385,6 @@ impl Sequence {
 
     fn end_at_length(&self) -> Option<End> {
         (self.generated() == self.spec().max_tokens).then_some(End::Finished(FinishReason::Length))
-    }
-
-    /// The tokens that lie wholly in the stop string are not part of the answer.
-    fn forget_held_tokens(&mut self) {
-        while let Some(last) = self.reported.last()
-            && last.bytes.len() <= self.held
-            && self.held > 0
-        {
-            self.held -= last.bytes.len();
-            self.reported.pop();
-        }
     }
 
     fn choose(&self, logits: &[f32], host: &mut HostSampler) -> Option<Chosen> {
@@ -420,8 +419,7 @@ impl Sequence {
         host.top.iter().map(|&(id, logprob)| (tokenizer.bytes(id).to_vec(), logprob)).collect()
     }
 
-    fn send_chunk(&mut self, mut chunk: Chunk) -> Option<End> {
-        chunk.tokens = std::mem::take(&mut self.reported);
+    fn send_chunk(&self, chunk: Chunk) -> Option<End> {
         if chunk.text.is_empty() && chunk.tokens.is_empty() {
             return None;
         }
@@ -445,10 +443,15 @@ impl Sequence {
             End::Finished(reason) => {
                 if self.is_prefilling() {
                     // They are the prompt's.
-                    self.reported.clear();
+                    self.reported.take_all();
                 }
                 let mut chunk = Chunk { choice: self.spec().choice, ..Chunk::default() };
                 self.text.finish(&mut chunk.text);
+                self.reported.took(0, chunk.text.len());
+                if self.text.is_fitted() {
+                    self.reported.forget_held();
+                }
+                chunk.tokens = self.reported.take_all();
                 self.send_chunk(chunk);
                 SequenceEvent::Finished {
                     choice: self.spec().choice,
@@ -462,6 +465,9 @@ impl Sequence {
         let _gone = self.send(last);
     }
 }
+
+/// A warm-up is given up; what it has read stays in the prefix cache.
+pub(super) const WARM_ENOUGH: End = End::Finished(FinishReason::Length);
 
 /// What there is by now is the answer.
 const TIME_IS_UP: End = End::Finished(FinishReason::Length);

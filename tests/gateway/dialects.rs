@@ -1,6 +1,7 @@
-//! What editor clients send, as their published source builds it, and what they look at in a reply.
+//! Clients as they ask, each in its own dialect: bodies and headers as their published sources
+//! build them, and of the replies what those sources read.
 //!
-//! The requests are files: tests/fixtures/clients/build.py writes them and names the source of each.
+//! Requests that are files were written by tests/fixtures/clients/build.py, which names their source.
 
 mod connections;
 mod copilot;

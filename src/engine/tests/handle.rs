@@ -19,6 +19,7 @@ use crate::completion::{
 };
 use crate::config::Speculate;
 use crate::engine::message::{SequenceId, SequenceRules, SequenceSpec};
+use crate::engine::place::WARM_UPS_MAX;
 use crate::engine::prompt::Prompts;
 use crate::engine::{EngineHandle, EngineOptions, EngineParts, start};
 use crate::telemetry::Telemetry;
@@ -82,6 +83,7 @@ fn alone(ids: &[u32], max_tokens: usize) -> String {
     let rules = SequenceRules {
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         stop_strings: unstoppable(),
+        fit: None,
         stop_ids: Vec::new(),
         min_tokens: 0,
         logprobs: None,
@@ -320,11 +322,51 @@ async fn a_reader_that_leaves_ends_the_step_that_reads_its_prompt() {
     assert_eq!(given_up.load(Ordering::SeqCst), 1);
 }
 
+fn warm_up(salt: u32) -> CompletionRequest {
+    let input = Input::Tokens((100 * salt..100 * salt + 200).collect());
+    CompletionRequest { priority: Priority::WarmUp, ..request(input, 0) }
+}
+
+#[tokio::test]
+async fn warm_ups_are_no_work_and_are_over_when_some_comes() {
+    const STEP: Duration = Duration::from_secs(8);
+    let Running { engine, begun, given_up, .. } = run(|mock| {
+        mock.pace = STEP;
+        mock.layers = 400;
+        // an engine that is ready, and the work that comes
+        mock.fast_steps = STEPS_TO_READY;
+        mock.slow_rows = 20;
+    });
+    engine.started().await.expect("ready");
+    let mut streams = Vec::new();
+    for salt in 1..=WARM_UPS_MAX as u32 {
+        let stream = engine.complete(Arc::new(warm_up(salt))).await;
+        streams.push(stream.expect("a warm-up is never refused"));
+        // The others wait for the end of the first one's step.
+        next_step(&begun, STEPS_TO_READY as usize).await;
+    }
+    assert_eq!(engine.saturation().work_ahead_ms(), 0.0);
+    let saturation = engine.saturation();
+    assert_eq!((saturation.running(), saturation.waiting()), (0, 0));
+    let one_too_many = complete(&engine, warm_up(40)).await.expect("no refusal");
+    assert_eq!(usage_of(&one_too_many).completion_tokens, 0);
+    let came = Instant::now();
+    let events = complete(&engine, tokens(8, 1)).await.expect("room");
+    assert!(came.elapsed() < STEP / 4, "{:?}", came.elapsed());
+    assert_eq!(usage_of(&events).completion_tokens, 1);
+    assert_eq!(given_up.load(Ordering::SeqCst), 1);
+    for stream in streams {
+        let events: Vec<Event> = timeout(PATIENCE, stream.events.collect()).await.expect("an end");
+        assert_eq!(usage_of(&events).completion_tokens, 0);
+    }
+    calm(&engine).await;
+}
+
 #[tokio::test]
 async fn a_deadline_ends_an_answer_that_has_begun() {
     let Running { engine, .. } = run(|mock| mock.pace = PACE);
     engine.started().await.expect("ready");
-    let deadline = Some(tokio::time::Instant::now() + 10 * PACE);
+    let deadline = Some(tokio::time::Instant::now() + 100 * PACE);
     let events = complete(&engine, CompletionRequest { deadline, ..tokens(8, 200) }).await;
     let events = events.expect("room");
     let text = text_of(&events, 0);

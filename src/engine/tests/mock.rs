@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use models::sampler::{self, Plan, Scratch, Uniform};
 use models::step::{Device, DeviceError, DeviceLimits, Row, Rows, Step, Ticket};
-use models::text::{StopStrings, TextAssembler};
+use models::text::StopStrings;
 use models::tokenizer::{Tokenizer, TokenizerFiles};
 
 use crate::engine::message::SequenceSpec;
+use crate::engine::text::OutputText;
 
 /// Ids of a small mock; the first of the default model's vocabulary.
 pub(super) const VOCAB: usize = 97;
@@ -48,8 +49,9 @@ pub(super) struct Mock {
     pub(super) pace: Duration,
     /// in so many layers,
     pub(super) layers: u32,
-    /// once so many steps have taken no time.
+    /// once so many steps have taken no time, and if it has so many rows.
     pub(super) fast_steps: u64,
+    pub(super) slow_rows: usize,
     /// Steps that were begun, and those of them that were given up; read from outside too.
     pub(super) begun: Arc<AtomicUsize>,
     pub(super) given_up: Arc<AtomicUsize>,
@@ -72,6 +74,7 @@ impl Mock {
             pace: Duration::ZERO,
             layers: 2,
             fast_steps: 0,
+            slow_rows: 0,
             begun: Arc::default(),
             given_up: Arc::default(),
             habit: false,
@@ -148,7 +151,7 @@ impl Device for Mock {
                 self.scribble(step);
                 return Ok(None);
             }
-            if self.submitted > self.fast_steps {
+            if self.submitted > self.fast_steps && step.rows() >= self.slow_rows {
                 std::thread::sleep(self.pace / self.layers);
             }
         }
@@ -209,7 +212,7 @@ fn mix(a: u64, b: u64) -> u64 {
 pub(super) fn solo(spec: &SequenceSpec, vocab: usize, habit: bool) -> (Vec<u32>, String, bool) {
     let rules = &spec.rules;
     let uniform = Uniform::new(spec.seed, spec.choice);
-    let mut text = TextAssembler::new(Arc::clone(&rules.stop_strings));
+    let mut text = OutputText::new(rules);
     let mut out = Vec::new();
     let mut ids = Vec::new();
     let mut all = 0;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use models::fit::{CodeStops, Cursor};
 use models::sampler::SamplingParams;
 use models::step::{Device, DeviceLimits, Rows};
 use models::text::StopStrings;
@@ -96,7 +97,7 @@ impl Bench {
     fn submit_as(&mut self, id: usize, spec: SequenceSpec) -> usize {
         let (reply, events) = mpsc::channel(events_max(spec.max_tokens));
         let spec = SequenceSpec { id: SequenceId(id as u64), ..spec };
-        let place = self.places.reserve(1).expect("there is no limit").remove(0);
+        let place = self.places.reserve(1, spec.priority).expect("there is no limit").remove(0);
         self.clients.push(Client { spec: spec.clone(), events, cancelled: false });
         self.scheduler.arrive(Submission { spec, reply, place, submitted: self.now });
         self.clients.len() - 1
@@ -124,6 +125,10 @@ impl Bench {
             assert!(generated <= rows.decodes + rows.drafts + self.clients.len());
         }
         rows
+    }
+
+    fn wants_step(&self) -> bool {
+        self.scheduler.wants_step(Moment { now: self.now, arriving: false })
     }
 
     /// Schedules a step and gives it up half way.
@@ -179,11 +184,22 @@ impl Bench {
             assert!(text.starts_with(&answer.text), "a cancelled answer is the beginning of one");
             return answer;
         }
+        if spec.priority == Priority::WarmUp && answer.end == Some(FinishReason::Length) {
+            assert!(text.starts_with(&answer.text), "a warm-up ends as soon as anybody comes");
+            return answer;
+        }
         let reason = if stopped { FinishReason::Stop } else { FinishReason::Length };
         assert_eq!(answer.end, Some(reason));
         assert_eq!(answer.text, text);
         assert!(answer.cached < spec.prompt.len(), "the last prompt token always runs");
-        if spec.rules.logprobs.is_some() && spec.rules.stop_strings_are_none() {
+        if spec.rules.fit.is_some() {
+            let tokenizer = tokenizer();
+            let told = answer.ids.iter().map(|id| tokenizer.bytes(*id));
+            let told: Vec<&[u8]> = told.filter(|bytes| !bytes.is_empty()).collect();
+            let makes = |told: &[&[u8]]| String::from_utf8_lossy(&told.concat()).starts_with(&text);
+            assert!(makes(&told), "what is told makes the text");
+            assert!(told.split_last().is_none_or(|(_, before)| !makes(before)), "and no more");
+        } else if spec.rules.logprobs.is_some() && spec.rules.stop_strings_are_none() {
             let shown = ids.len() - usize::from(stopped);
             assert_eq!(answer.ids, ids[..shown]);
         }
@@ -204,6 +220,7 @@ pub(super) fn rules() -> SequenceRules {
     SequenceRules {
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         stop_strings: unstoppable(),
+        fit: None,
         stop_ids: Vec::new(),
         min_tokens: 0,
         logprobs: Some(0),
@@ -266,6 +283,83 @@ fn a_longer_prompt_reuses_generated_tokens_to_the_token() {
     bench.run();
     // the last generated token never ran
     assert_eq!(bench.check(second).cached, 18);
+}
+
+#[test]
+fn what_is_given_up_half_way_is_gone_on_with() {
+    let mut bench = Bench::new(64, 4, 2);
+    // While its prompt is read: in a chunk that ends inside a block.
+    let reading = bench.submit(spec(ids(40, 1), 6));
+    bench.step(11);
+    bench.step(10);
+    bench.cancel(reading);
+    let again = bench.submit(spec(ids(40, 1), 6));
+    bench.step(11);
+    bench.give_up(11);
+    bench.cancel(again);
+    let next = bench.submit(spec(ids(40, 1), 6));
+    bench.run();
+    assert_eq!(bench.check(next).cached, 32, "21 and 11; nothing of the step that was given up");
+    // While it is answered: what it has said so far and what the user types after that.
+    let answering = bench.submit(spec(ids(30, 2), 20));
+    bench.step(64);
+    for _ in 0..8 {
+        bench.step(64);
+    }
+    bench.cancel(answering);
+    let so_far = bench.answer(answering).ids;
+    assert_eq!(so_far.len(), 9);
+    let mut typed = ids(30, 2);
+    typed.extend(&so_far);
+    typed.extend([5, 6]);
+    let next = bench.submit(spec(typed, 4));
+    bench.run();
+    assert_eq!(bench.check(next).cached, 38, "all but the last token, which had not run");
+}
+
+#[test]
+fn a_speculative_follow_up_finds_prompt_and_answer() {
+    // What an editor asks while the suggestion is shown, and what it asks once it was accepted.
+    let mut bench = Bench::new(64, 4, 2);
+    let first = bench.submit(spec(ids(21, 1), 10));
+    bench.run();
+    let mut accepted = ids(21, 1);
+    accepted.extend(bench.check(first).ids);
+    let ahead = bench.submit(spec(accepted.clone(), 8));
+    bench.run();
+    let ahead = bench.check(ahead);
+    assert_eq!(ahead.cached, 30);
+    accepted.extend(ahead.ids);
+    accepted.push(7);
+    let next = bench.submit(spec(accepted, 4));
+    bench.run();
+    assert_eq!(bench.check(next).cached, 38);
+}
+
+#[test]
+fn the_files_of_an_editor_stay_cached_while_there_is_room() {
+    // Three files of 10 blocks, two keys in each in turn, under another tenant's passing traffic.
+    let mut bench = Bench::new(40, 4, 2);
+    let key = |bench: &mut Bench, file: u32, tokens: usize| {
+        let client = bench.submit(spec(ids(tokens, file), 2));
+        bench.run();
+        bench.check(client).cached
+    };
+    for file in 1..=3 {
+        assert!(key(&mut bench, file, 36) < 4, "the first look at a file");
+    }
+    for tokens in [37, 38] {
+        for file in 1..=3 {
+            assert_eq!(key(&mut bench, file, tokens), tokens - 1);
+        }
+        let passing = SequenceSpec { tenant: 1, ..spec(ids(12, tokens as u32), 2) };
+        bench.submit(passing);
+        bench.run();
+    }
+    // A fourth file does not fit beside the three: the one used longest ago makes room.
+    assert!(key(&mut bench, 4, 36) < 4);
+    assert_eq!([2, 3].map(|file| key(&mut bench, file, 39)), [38, 38]);
+    assert!(key(&mut bench, 1, 39) < 38);
 }
 
 #[test]
@@ -406,9 +500,9 @@ fn a_prompt_that_takes_too_long_is_gone_on_with_by_the_next_key() {
     bench.now += Duration::from_millis(400);
     bench.step(20);
     bench.schedule(20);
-    assert!(bench.scheduler.wants_step(bench.now));
+    assert!(bench.wants_step());
     bench.now += Duration::from_millis(100);
-    assert!(!bench.scheduler.wants_step(bench.now), "counted from when it began to run");
+    assert!(!bench.wants_step(), "counted from when it began to run");
     bench.scheduler.discard();
     assert_eq!(bench.step(20), StepRows::default());
     let answer = bench.answer(first);
@@ -471,17 +565,17 @@ fn a_step_is_given_up_once_nobody_wants_its_prompts() {
     bench.step(16);
     let [leaves, stays] = [2, 3].map(|salt| bench.submit(spec(ids(30, salt), 2)));
     bench.schedule(16);
-    assert!(bench.scheduler.wants_step(bench.now));
+    assert!(bench.wants_step());
     bench.clients[leaves].events.close();
-    assert!(!bench.scheduler.wants_step(bench.now), "the other's prompt is in the next step");
+    assert!(!bench.wants_step(), "the other's prompt is in the next step");
     bench.scheduler.discard();
     bench.schedule(64);
     bench.clients[stays].events.close();
-    assert!(bench.scheduler.wants_step(bench.now), "the chat lost one step, and not two");
+    assert!(bench.wants_step(), "the chat lost one step, and not two");
     bench.step(64);
     assert_eq!(bench.step(64), StepRows { decodes: 1, ..StepRows::default() });
     bench.schedule(64);
-    assert!(bench.scheduler.wants_step(bench.now));
+    assert!(bench.wants_step());
     bench.run();
     bench.check(chat);
 }
@@ -531,9 +625,9 @@ fn a_step_with_a_prompt_that_somebody_wants_goes_on() {
     let clients = [2, 3].map(|salt| bench.submit(spec(ids(10, salt), 2)));
     bench.schedule(20);
     bench.clients[clients[0]].events.close();
-    assert!(bench.scheduler.wants_step(bench.now));
+    assert!(bench.wants_step());
     bench.clients[clients[1]].events.close();
-    assert!(!bench.scheduler.wants_step(bench.now));
+    assert!(!bench.wants_step());
 }
 
 #[test]
@@ -543,10 +637,10 @@ fn an_answer_that_nobody_reads_is_given_up_in_the_step() {
     bench.step(16);
     bench.schedule(16);
     for client in clients {
-        assert!(bench.scheduler.wants_step(bench.now));
+        assert!(bench.wants_step());
         bench.clients[client].events.close();
     }
-    assert!(!bench.scheduler.wants_step(bench.now));
+    assert!(!bench.wants_step());
 }
 
 #[test]
@@ -576,6 +670,70 @@ fn reading_a_prompt_alone_fills_the_cache_and_says_nothing() {
     assert!(scrape.contains("weir_tokens_total{kind=\"cached\"} 21"), "{scrape}");
 }
 
+fn warm_up(prompt: Vec<u32>) -> SequenceSpec {
+    SequenceSpec { priority: Priority::WarmUp, ..spec(prompt, 0) }
+}
+
+#[test]
+fn a_warm_up_runs_when_nothing_else_does_and_ends_when_anybody_comes() {
+    let mut bench = Bench::new(64, 4, 4);
+    let work = bench.submit(spec(ids(10, 1), 3));
+    let warm = [2, 3].map(|salt| bench.submit(warm_up(ids(50, salt))));
+    let busy = bench.scheduler.load();
+    assert_eq!((busy.waiting, busy.prefill_tokens), (1, 10), "warm-ups delay nobody");
+    while !bench.clients[work].events.is_closed() {
+        bench.step(16);
+        assert_eq!(bench.scheduler.step().segments.len(), 1);
+    }
+    assert_eq!(bench.step(20).prefills, 20);
+    assert_eq!(bench.step(20).prefills, 20, "the older one first");
+    let idle = bench.scheduler.load();
+    assert_eq!((idle.running, idle.waiting, idle.prefill_tokens), (0, 0, 0));
+    bench.schedule(20);
+    let moment = |arriving| Moment { now: bench.now, arriving };
+    assert!(bench.scheduler.wants_step(moment(false)));
+    assert!(!bench.scheduler.wants_step(moment(true)), "somebody is on his way");
+    bench.scheduler.discard();
+    let next = bench.submit(spec(ids(50, 2), 3));
+    for client in warm {
+        assert_eq!(bench.answer(client).end, Some(FinishReason::Length));
+    }
+    bench.run();
+    assert_eq!(bench.check(next).cached, 40, "what it had read is there");
+    bench.check(work);
+}
+
+#[test]
+fn somebody_on_his_way_is_enough_to_end_a_warm_up() {
+    let mut bench = Bench::new(64, 4, 4);
+    let warm = bench.submit(warm_up(ids(50, 2)));
+    bench.step(16);
+    let moment = Moment { now: bench.now, arriving: true };
+    assert!(bench.scheduler.schedule(moment, &bench.costs, |_, _| 16).is_empty());
+    assert_eq!(bench.answer(warm).end, Some(FinishReason::Length));
+    assert!(bench.scheduler.is_idle());
+}
+
+#[test]
+fn few_warm_ups_wait_and_a_tenant_drops_its_own_oldest() {
+    let mut bench = Bench::new(64, 4, 4);
+    bench.submit(spec(ids(10, 1), 30));
+    bench.step(16);
+    let of = |tenant, salt| SequenceSpec { tenant, ..warm_up(ids(20, salt)) };
+    let first = bench.submit(of(1, 2));
+    let others = [3, 4, 5].map(|salt| bench.submit(of(2, salt)));
+    let newer = bench.submit(of(2, 6));
+    let closed = |bench: &Bench, client: usize| bench.clients[client].events.is_closed();
+    assert!(closed(&bench, others[0]) && !closed(&bench, others[1]) && !closed(&bench, newer));
+    let stranger = bench.submit(of(3, 7));
+    assert!(closed(&bench, stranger), "nobody else's is dropped");
+    assert!(!closed(&bench, first));
+    bench.run();
+    for client in [first, others[1], newer] {
+        bench.check(client);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Operation {
     Submit { family: u32, length: usize, own: usize, max_tokens: usize, kind: Kind, class: u8 },
@@ -590,6 +748,7 @@ enum Kind {
     Drawn,
     StopIds,
     StopStrings,
+    Fitted,
     OnHost,
     Scored,
     Silent,
@@ -601,11 +760,12 @@ fn operation() -> impl Strategy<Value = Operation> {
         Kind::Drawn,
         Kind::StopIds,
         Kind::StopStrings,
+        Kind::Fitted,
         Kind::OnHost,
         Kind::Scored,
         Kind::Silent,
     ]);
-    let submit = (0..3u32, 1..40usize, 0..4usize, 0..24usize, kind, 0..6u8).prop_map(
+    let submit = (0..3u32, 1..40usize, 0..4usize, 0..24usize, kind, 0..8u8).prop_map(
         |(family, length, own, max_tokens, kind, class)| Operation::Submit {
             family,
             length,
@@ -634,6 +794,7 @@ fn of_kind(kind: Kind) -> SequenceRules {
             stop_ids: STOPS_WITH_STRINGS.to_vec(),
             ..rules()
         },
+        Kind::Fitted => SequenceRules { fit: Some(in_brackets()), ..rules() },
         Kind::OnHost => SequenceRules {
             logprobs: Some(3),
             min_tokens: 4,
@@ -645,6 +806,12 @@ fn of_kind(kind: Kind) -> SequenceRules {
     }
 }
 
+/// Where the suffix closes what the prefix opens.
+fn in_brackets() -> Arc<Cursor> {
+    let stops = CodeStops { block: true, ..CodeStops::default() };
+    Arc::new(Cursor::new(stops, "f(g[{", "}]);\n", None))
+}
+
 fn apply(bench: &mut Bench, operation: &Operation, capacity: usize) {
     match *operation {
         Operation::Submit { family, length, own, max_tokens, kind, class } => {
@@ -653,11 +820,12 @@ fn apply(bench: &mut Bench, operation: &Operation, capacity: usize) {
             let max_tokens = max_tokens.min(capacity.saturating_sub(prompt.len()));
             prompt.truncate(capacity);
             let cursor = prompt.len().saturating_sub(own);
-            let priority = [Priority::Completion, Priority::Chat, Priority::Batch];
+            let priority =
+                [Priority::Completion, Priority::Chat, Priority::Batch, Priority::WarmUp];
             bench.submit(SequenceSpec {
                 rules: Arc::new(of_kind(kind)),
-                priority: priority[usize::from(class % 3)],
-                tenant: u32::from(class / 3),
+                priority: priority[usize::from(class % 4)],
+                tenant: u32::from(class / 4),
                 seed: u64::from(family),
                 cursor,
                 ..spec(prompt, max_tokens)
