@@ -161,3 +161,14 @@ fn count(parameters: u64) -> String {
         _ => parameters.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_said_as_people_say_them() {
+        let said = [0, 999, 1_500, 6_543_210, 494_032_768, 7_615_616_512].map(count);
+        assert_eq!(said, ["0", "999", "1.5K", "6.5M", "494.0M", "7.6B"]);
+    }
+}

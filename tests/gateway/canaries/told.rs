@@ -101,6 +101,12 @@ pub(super) fn odd_bodies(canaries: &mut Canaries) -> Vec<Vec<u8>> {
         json!({"prompt": "x", "max_tokens": word("max_tokens")}),
         json!({"prompt": "x", "logit_bias": {word("logit_bias"): 1}}),
         json!({"prompt": "x", "stop": [[word("a stop of another type")]]}),
+        json!({"name": word("show's name"), "model": word("show's model")}),
+        json!({"prompt": "x", "keep_alive": [word("keep_alive")]}),
+        json!({"prompt": "x", "options": {"num_predict": word("num_predict")}}),
+        json!({"prompt": "x", "options": word("options")}),
+        json!({"inputs": {"a": word("inputs of another type")}}),
+        json!({"inputs": "x", "parameters": {"stop": [[word("a parameter")]]}}),
         json!({"prompt": "x".to_owned() + &word("a long prompt").repeat(40_000)}),
     ];
     let mut bodies: Vec<Vec<u8>> = typed.iter().map(|body| body.to_string().into_bytes()).collect();
