@@ -94,7 +94,9 @@ pub(super) fn read_until(
 
 impl CompletionFields {
     fn inputs(&mut self, prompts: Prompts, model: &ModelCard) -> Result<Vec<Input>, ApiError> {
-        let Some(suffix) = self.suffix.take() else { return plain(prompts, model) };
+        let Some(suffix) = self.suffix.take() else {
+            return plain(prompts, self.echo == Some(true), model);
+        };
         let Prompts::Texts(prefixes) = prompts else {
             let message = "with `suffix`, `prompt` must be text, not token ids";
             return Err(ApiError::invalid("prompt", message));
@@ -125,9 +127,16 @@ impl CompletionFields {
     }
 }
 
-fn plain(prompts: Prompts, model: &ModelCard) -> Result<Vec<Input>, ApiError> {
+fn plain(prompts: Prompts, echo: bool, model: &ModelCard) -> Result<Vec<Input>, ApiError> {
     match prompts {
-        Prompts::Texts(texts) => Ok(texts.into_iter().map(raw::input).collect()),
+        Prompts::Texts(texts) => {
+            let input = |text| match echo {
+                // Said back as it came, so it is no cursor's.
+                true => Input::Text(text),
+                false => raw::input(text, model),
+            };
+            Ok(texts.into_iter().map(input).collect())
+        }
         Prompts::Tokens(lists) => {
             if lists.iter().any(Vec::is_empty) {
                 return Err(ApiError::invalid("prompt", "a list of token ids is empty"));

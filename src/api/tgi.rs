@@ -73,7 +73,7 @@ fn read(
     let max_tokens = Some(parameters.max_new_tokens.unwrap_or(MAX_NEW_TOKENS_DEFAULT));
     let mut shared = parameters.shared(stream);
     let (n, best_of) = shared.choices(1)?;
-    let input = raw::input(prompt);
+    let input = raw::input(prompt, model);
     let request = CompletionRequest {
         n: best_of,
         max_tokens,

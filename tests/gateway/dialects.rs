@@ -9,6 +9,7 @@ mod llama_cpp;
 mod lmstudio;
 mod mistral;
 mod ollama;
+mod raw;
 mod tabby;
 mod tgi;
 

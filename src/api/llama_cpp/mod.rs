@@ -109,7 +109,7 @@ fn read_completion(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Resul
     let prompts =
         own.prompt.take().ok_or_else(|| ApiError::invalid("prompt", "`prompt` is missing"))?;
     let inputs = match prompts {
-        Prompts::Texts(texts) => texts.into_iter().map(raw::input).collect(),
+        Prompts::Texts(texts) => texts.into_iter().map(|text| raw::input(text, model)).collect(),
         Prompts::Tokens(lists) => {
             known_ids("prompt", lists.iter().flatten().copied(), model)?;
             lists.into_iter().map(Input::Tokens).collect()
@@ -158,14 +158,9 @@ impl LlamaFields {
         let requests: Vec<_> = inputs.into_iter().map(request).collect();
         let many = n > 1 || requests.len() > 1;
         let fields = self.response_fields.take().map(|paths| paths.0);
-        let letter = Letter::new(model, many, fields).with_empty_overload(infill);
-        Ok(Ask {
-            requests,
-            letter: Box::new(letter),
-            n,
-            best_of: n,
-            stream: self.stream.unwrap_or(false),
-        })
+        let stream = self.stream.unwrap_or(false);
+        let letter = Letter::new(model, many, fields).with_empty_overload(infill && !stream);
+        Ok(Ask { requests, letter: Box::new(letter), n, best_of: n, stream })
     }
 
     /// In the words that llama.vscode looks for.

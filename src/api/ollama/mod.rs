@@ -118,7 +118,7 @@ impl GenerateFields {
             return Some(Input::Fim(FimInput { prefix: prompt, suffix, ..FimInput::default() }));
         }
         let is_turn = model.chat && self.raw != Some(true);
-        Some(match raw::input(prompt) {
+        Some(match raw::input(prompt, model) {
             Input::Text(prompt) if is_turn => Input::Chat(turn(self.system, prompt)),
             input => input,
         })
