@@ -1,6 +1,7 @@
 //! From a parsed body to a reply: place every prompt, then stream or collect.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,9 +25,10 @@ use super::reply::{Collected, Heading, Letter, Summary};
 use super::sse::EventStream;
 use super::tenant::TenantId;
 use super::{Api, ModelCard, Placed, Service, Shed, body, sampling, tenant};
+use crate::completion::compliance::KeptHere;
 use crate::completion::{
-    Chunk, CodeStops, CompletionRequest, CompletionStream, Event, Input, Priority, Reason, Refusal,
-    Route, SamplingParams, StopRules, TimeLimits, Usage,
+    Chunk, CodeStops, CompletionRequest, CompletionStream, Event, FinishReason, Input, Priority,
+    Reason, Refusal, Route, SamplingParams, StopRules, TimeLimits, Usage,
 };
 use crate::dispatch::Costs;
 use crate::money::Money;
@@ -91,9 +93,14 @@ impl Caller<'_> {
     /// a cursor ends where the code around it wants it to.
     pub(super) fn request(&self, input: Input, natural: Priority) -> CompletionRequest {
         let at_a_cursor = matches!(input, Input::Fim(_));
+        let mut policy = self.rules.settle(self.tenant, &self.asked, &input);
+        if natural == Priority::WarmUp {
+            // It warms this box's cache, and nobody else's.
+            policy.away = policy.away.and(Err(KeptHere::WarmUp));
+        }
         CompletionRequest {
             id: self.id.clone(),
-            policy: self.rules.settle(self.tenant, &self.asked, &input),
+            policy,
             input,
             n: 1,
             max_tokens: None,
@@ -430,6 +437,10 @@ fn where_and_why(headers: &mut HeaderMap, route: &str, reason: &str) {
 pub(super) struct Merged {
     streams: Vec<Option<CompletionStream>>,
     n: u32,
+    /// Choices that have text and no end yet, numbered through.
+    open: Vec<bool>,
+    /// What is still to be said of those that a deadline ended.
+    late: VecDeque<Event>,
     /// Who is asked first next time, so that no prompt starves another.
     turn: usize,
     usage: Usage,
@@ -437,18 +448,46 @@ pub(super) struct Merged {
 
 impl Merged {
     fn new(streams: Vec<CompletionStream>, n: u32) -> Self {
+        let open = vec![false; streams.len() * n as usize];
         let streams = streams.into_iter().map(Some).collect();
-        Self { streams, n, turn: 0, usage: Usage::default() }
+        Self { streams, n, open, late: VecDeque::new(), turn: 0, usage: Usage::default() }
     }
 
-    fn number(&self, prompt: usize, mut event: Event) -> Event {
-        let first = u32::try_from(prompt).expect("prompts are few") * self.n;
+    fn number(&mut self, prompt: usize, mut event: Event) -> Event {
+        let first = self.first(prompt);
         match &mut event {
-            Event::Prompt { choice, .. } | Event::Finished { choice, .. } => *choice += first,
-            Event::Chunk(chunk) => chunk.choice += first,
+            Event::Prompt { choice, .. } => *choice += first,
+            Event::Finished { choice, .. } => {
+                *choice += first;
+                self.open[*choice as usize] = false;
+            }
+            Event::Chunk(chunk) => {
+                chunk.choice += first;
+                self.open[chunk.choice as usize] = true;
+            }
             Event::Usage(_) | Event::Failed(_) => {}
         }
         event
+    }
+
+    /// The number of a prompt's first choice.
+    fn first(&self, prompt: usize) -> u32 {
+        u32::try_from(prompt).expect("prompts are few") * self.n
+    }
+
+    /// Ends a prompt's choices with the text they have, if that is all that a deadline leaves to do:
+    /// a cloud's answer breaks there, and the client wants what there is.
+    fn ends_late(&mut self, prompt: usize, refusal: &Refusal) -> bool {
+        let first = self.first(prompt);
+        let open = (first..first + self.n).filter(|choice| self.open[*choice as usize]);
+        let ends = open.map(|choice| Event::Finished { choice, reason: FinishReason::Length });
+        let ends: Vec<Event> = ends.collect();
+        if refusal.reason != Reason::Deadline || ends.is_empty() {
+            return false;
+        }
+        self.streams[prompt] = None;
+        self.late.extend(ends);
+        true
     }
 
     fn poll_prompt(&mut self, prompt: usize, cx: &mut Context<'_>) -> Poll<Option<Event>> {
@@ -461,6 +500,9 @@ impl Merged {
                 self.usage.cached_tokens += usage.cached_tokens;
                 self.usage.completion_tokens += usage.completion_tokens;
                 Poll::Ready(None)
+            }
+            Poll::Ready(Some(Event::Failed(refusal))) if self.ends_late(prompt, &refusal) => {
+                Poll::Ready(self.late.pop_front())
             }
             Poll::Ready(Some(event)) => Poll::Ready(Some(self.number(prompt, event))),
             Poll::Ready(None) => {
@@ -477,6 +519,9 @@ impl Stream for Merged {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let this = self.get_mut();
+        if let Some(event) = this.late.pop_front() {
+            return Poll::Ready(Some(event));
+        }
         let count = this.streams.len();
         let mut over = true;
         for step in 0..count {

@@ -110,6 +110,8 @@ pub enum KeptHere {
     UnknownPath,
     /// There are path rules, none is about a path of the request, and `unmatched_path` is never.
     UnmatchedPath,
+    /// It only reads a prompt into the cache of this box.
+    WarmUp,
 }
 
 impl KeptHere {
@@ -122,6 +124,7 @@ impl KeptHere {
             Self::Path => "policy:path",
             Self::UnknownPath => "policy:unknown_path",
             Self::UnmatchedPath => "policy:unmatched_path",
+            Self::WarmUp => "policy:warm_up",
         }
     }
 }

@@ -10,8 +10,8 @@ use super::decide::{Decision, Place};
 use super::row::{Known, Row, Wanted, not_allowed, was_not_sent};
 use super::{Costs, Dispatched, Dispatcher, Local, Quote, Rejected, fit, restore};
 use crate::completion::{
-    Backend, CompletionRequest, CompletionStream, Event, Fault, FinishReason, Input, Reason,
-    Refusal, Route, Usage,
+    Backend, CompletionRequest, CompletionStream, Event, Fault, FinishReason, Input, Priority,
+    Reason, Refusal, Route, Usage,
 };
 use crate::money::Asked;
 use crate::policy::redact::Cleared;
@@ -169,9 +169,12 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
             let patience = request.deadline.map(|deadline| deadline + LOCAL_GRACE);
             let stream = by(patience, with_content(stream)).await?;
             let took = began.elapsed();
-            self.calibration.record(predicted, took);
-            if let Some(hedge) = &self.hedge {
-                hedge.answered(took);
+            // A warm-up waits until nobody else does, which nobody foretells.
+            if request.priority != Priority::WarmUp {
+                self.calibration.record(predicted, took);
+                if let Some(hedge) = &self.hedge {
+                    hedge.answered(took);
+                }
             }
             Ok(Dispatched {
                 stream,
