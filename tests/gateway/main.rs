@@ -26,5 +26,6 @@ mod redaction;
 mod reload;
 mod shutdown;
 mod speculation;
+mod stops;
 mod support;
 mod wires;
