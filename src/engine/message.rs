@@ -11,6 +11,7 @@ use models::sampler::SamplingParams;
 use models::text::StopStrings;
 use tokio::sync::mpsc;
 
+use super::heal::Taken;
 use super::place::Place;
 use crate::completion::{Chunk, FinishReason, Priority, Reason, TimeLimits, TokenLogprob};
 
@@ -48,6 +49,8 @@ pub(super) struct SequenceRules {
     pub(super) stop_strings: Arc<StopStrings>,
     /// What lies around the cursor, where the answer also ends for the code's sake.
     pub(super) fit: Option<Arc<Cursor>>,
+    /// The word that the prompt ended in, which the sequence says again before its answer.
+    pub(super) healing: Option<Taken>,
     /// All ids that end the sequence: the model's, the format's and the request's.
     pub(super) stop_ids: Vec<u32>,
     /// No stop id is chosen before so many tokens.

@@ -37,6 +37,7 @@ mod blocks;
 mod digest;
 pub(crate) mod draft;
 mod handle;
+mod heal;
 mod memory;
 mod message;
 mod place;

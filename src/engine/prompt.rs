@@ -7,6 +7,7 @@ use models::fim::{ExtraText, FimError, FimTemplate, FimText, Rendered, precut};
 use models::fit::Cursor;
 use models::tokenizer::{Tokenizer, TokenizerError};
 
+use super::heal::{Taken, take_back};
 use crate::completion::{ChatMessage, CompletionRequest, FimInput, Input, Reason, Refusal};
 
 /// A prefix without FIM tokens is cut in steps of one such part of the room, so that the cut
@@ -39,10 +40,12 @@ pub(super) struct Prompt {
     /// What `echo` says.
     pub(super) text: String,
     pub(super) truncated: bool,
-    /// Tokens that may be generated; 0 only if none were asked for.
+    /// Tokens that may be generated, those of `healing` among them; 0 only if none were asked for.
     pub(super) max_tokens: usize,
     /// What ends the answer for the code's sake.
     pub(super) fit: Option<Arc<Cursor>>,
+    /// The word that was taken back from the end of `ids`.
+    pub(super) healing: Option<Taken>,
 }
 
 impl Prompts {
@@ -63,7 +66,11 @@ impl Prompts {
         let max_tokens = self.max_tokens(ids.len(), request.max_tokens)?;
         let text = if request.echo { self.echo(&request.input, &ids) } else { String::new() };
         let fit = request.cursor().map(Arc::new);
-        Ok(Prompt { ids, cursor, text, truncated, max_tokens, fit })
+        let mut prompt = Prompt { ids, cursor, text, truncated, max_tokens, fit, healing: None };
+        if prompt.fit.is_some() && request.logprobs.is_none() {
+            prompt.heal(&self.tokenizer);
+        }
+        Ok(prompt)
     }
 
     /// A text that cannot fit is refused before time is spent on tokenising it.
@@ -210,6 +217,18 @@ fn unconversed(error: ChatError) -> Refusal {
         error => {
             let reason = Reason::Invalid { param: Some("messages") };
             Refusal::new(reason, sentence(&error)).with_source(error)
+        }
+    }
+}
+
+impl Prompt {
+    /// Takes the word back that the cursor is in, where the prompt ends with the cursor: what it is
+    /// worth elsewhere was not measured.
+    fn heal(&mut self, tokenizer: &Tokenizer) {
+        if self.cursor == self.ids.len() && self.max_tokens > 0 {
+            self.healing = take_back(&mut self.ids, tokenizer);
+            self.cursor = self.ids.len();
+            self.max_tokens += self.healing.as_ref().map_or(0, |taken| taken.tokens);
         }
     }
 }

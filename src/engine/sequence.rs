@@ -9,6 +9,7 @@ use models::tokenizer::Tokenizer;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::draft::{Drafter, Memory};
+use super::heal::Healing;
 use super::message::{SequenceEvent, SequenceId, SequenceSpec, Submission};
 use super::scheduler::Moment;
 use super::text::OutputText;
@@ -130,6 +131,8 @@ pub(super) struct Sequence {
     uniform: Uniform,
     history: Option<History>,
     text: OutputText,
+    /// What the first tokens say again; they are not told of.
+    healing: Option<Healing>,
     /// Tokens of which nothing has been sent; or, while it is read, those of the prompt.
     reported: Reported,
 }
@@ -162,6 +165,7 @@ impl Sequence {
             uniform: Uniform::new(spec.seed, spec.choice),
             history,
             text: OutputText::new(rules),
+            healing: rules.healing.clone().map(Healing::new),
             reported: Reported::default(),
             submission,
         }
@@ -202,6 +206,11 @@ impl Sequence {
         self.tokens.len() - self.spec().prompt.len()
     }
 
+    /// Tokens generated, less those that only said again what the prompt ended in.
+    fn answered(&self) -> usize {
+        self.generated() - self.healing.as_ref().map_or(0, Healing::tokens)
+    }
+
     pub(super) fn output(&self) -> &[u32] {
         &self.tokens[self.spec().prompt.len()..]
     }
@@ -214,6 +223,9 @@ impl Sequence {
         memory: &mut Memory,
         tokenizer: &Tokenizer,
     ) -> &[f32] {
+        if self.is_healing() {
+            return &[];
+        }
         let left = self.spec().max_tokens - self.generated() - 1;
         let Some(drafter) = &mut self.drafter else { return &[] };
         let spec = &self.submission.spec;
@@ -286,11 +298,17 @@ impl Sequence {
         }
         let on_host = rules.sampling.changes_logits()
             || rules.logprobs.is_some_and(|top| top > 0)
+            || self.is_healing()
             || !self.banned(index).is_empty();
         if on_host {
             return Some(Plan::Logits);
         }
         Some(rules.sampling.plan(self.uniform.at(index as u64)))
+    }
+
+    /// Whether the word that the prompt ended in is still being said again.
+    fn is_healing(&self) -> bool {
+        self.healing.as_ref().is_some_and(|healing| !healing.is_over())
     }
 
     /// Ids that must not be chosen as the output's token at this index.
@@ -343,7 +361,7 @@ impl Sequence {
             Row::Logits(range) => {
                 let logits = &logits[range.clone()];
                 top = self.alternatives(logits, host, tokenizer);
-                match self.choose(logits, host) {
+                match self.choose(logits, host, tokenizer) {
                     Some(chosen) => chosen,
                     None => return Some(End::Failed(Reason::EngineFailed, NO_NUMBERS)),
                 }
@@ -359,7 +377,9 @@ impl Sequence {
         if self.spec().rules.logprobs.is_some() {
             self.reported.push(report(chosen.id, Some(chosen.logprob), top, tokenizer));
         }
-        self.append_text(tokenizer.bytes(chosen.id))
+        let bytes = tokenizer.bytes(chosen.id);
+        let bytes = self.healing.as_mut().map_or(bytes, |healing| healing.take(bytes));
+        self.append_text(bytes)
     }
 
     fn append_text(&mut self, bytes: &[u8]) -> Option<End> {
@@ -384,18 +404,33 @@ impl Sequence {
     }
 
     fn end_at_length(&self) -> Option<End> {
-        (self.generated() == self.spec().max_tokens).then_some(End::Finished(FinishReason::Length))
+        let most = self.spec().max_tokens;
+        let is_long = match &self.healing {
+            Some(healing) => self.answered() == healing.own_tokens(most),
+            None => false,
+        };
+        (is_long || self.generated() == most).then_some(End::Finished(FinishReason::Length))
     }
 
-    fn choose(&self, logits: &[f32], host: &mut HostSampler) -> Option<Chosen> {
+    fn choose(
+        &self,
+        logits: &[f32],
+        host: &mut HostSampler,
+        tokenizer: &Tokenizer,
+    ) -> Option<Chosen> {
         let rules = &self.spec().rules;
         let banned = self.banned(self.generated());
-        let weighed = if rules.sampling.changes_logits() || !banned.is_empty() {
+        let healing = self.healing.as_ref().filter(|_| self.is_healing());
+        let changes = rules.sampling.changes_logits() || !banned.is_empty();
+        let weighed = if changes || healing.is_some() {
             host.penalised.clear();
             host.penalised.extend_from_slice(logits);
             let none = History::default();
             let history = self.history.as_ref().unwrap_or(&none);
             sampler::penalise(&mut host.penalised, &rules.sampling, history, banned);
+            if let Some(healing) = healing {
+                healing.mask(&mut host.penalised, tokenizer);
+            }
             &host.penalised
         } else {
             logits
@@ -457,7 +492,7 @@ impl Sequence {
                     choice: self.spec().choice,
                     reason,
                     cached: self.cached,
-                    generated: self.generated(),
+                    generated: self.answered(),
                 }
             }
         };

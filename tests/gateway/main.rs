@@ -29,6 +29,7 @@ mod redaction;
 mod reload;
 mod shutdown;
 mod speculation;
+mod stops;
 mod support;
 mod typing;
 mod wires;

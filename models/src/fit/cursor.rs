@@ -172,7 +172,9 @@ impl Scan {
     /// bracket of this text which the suffix closes. One that the suffix closes and nobody has
     /// opened is the answer's to open, or stands far above.
     fn closable(&self, suffix: &str) -> Closable {
-        let mut after = Scan { columns: self.columns, is_blank: false, ..Self::new(self.lexer) };
+        let rest = suffix.split('\n').next().unwrap_or_default();
+        let lexer = self.lexer.before(rest);
+        let mut after = Scan { columns: self.columns, is_blank: false, ..Self::new(lexer) };
         let mut first_here = None;
         let mut closed_here = 0;
         // How many are inside, and whether that is beyond doubt: else later ones may say less.
@@ -313,6 +315,10 @@ mod tests {
             ("if (a && (b", ") {", Some("(")),
             ("{\nif (a && (b", ") {\n  }\n}", Some("(")),
             ("foo(bar(", "),\n  x)", Some("")),
+            // what is missing ends a string, or begins one
+            ("f(\"a", ");\n", Some("")),
+            ("x = [\"a\", ", "b\"],\n", Some("")),
+            ("f(\"a", "b\");\n", Some("")),
             ("  call(a, (", "b) => {\n  }, [c]);\n", Some("")),
             ("", "\n}", Some("")),
             ("f(", "\n  g(\n  );\n]", Some("(")),

@@ -6,7 +6,9 @@
 pub(super) enum Language {
     /// `//` and `/* */`: C and most that came after it.
     Slashes,
-    /// The same, where a quote may also begin the name of a lifetime.
+    /// The same, with strings in three quotes.
+    SlashesAndQuotes,
+    /// The same without them, where a quote may also begin the name of a lifetime.
     Rust,
     /// `#`, and strings in three quotes.
     Hashes,
@@ -102,6 +104,22 @@ impl Lexer {
         matches!(self.last, b'{' | b'(' | b'[' | b':')
     }
 
+    /// As it must stand for the rest of a line to be whole: where that leaves a string open, what
+    /// comes between ends the string, or begins it.
+    pub(super) fn before(self, rest: &str) -> Self {
+        let mut lexer = self;
+        rest.bytes().for_each(|byte| _ = lexer.step(byte));
+        let by = match lexer.state {
+            State::Quote(by) | State::Quoted { by, .. } => by,
+            _ => return self,
+        };
+        let state = match self.state {
+            State::Quote(_) | State::Quoted { .. } => State::Code,
+            _ => State::Quoted { by, escaped: false },
+        };
+        Self { state, ..self }
+    }
+
     pub(super) fn step(&mut self, byte: u8) -> Lexeme {
         if byte == b'\n' {
             self.end_line();
@@ -174,7 +192,11 @@ impl Lexer {
     }
 
     fn has_three(&self, quote: u8) -> bool {
-        quote == b'"' || self.language == Language::Hashes
+        match self.language {
+            Language::Hashes => true,
+            Language::SlashesAndQuotes => quote == b'"',
+            Language::Slashes | Language::Rust => false,
+        }
     }
 
     /// Whether a slash here begins a pattern and divides nothing.
@@ -214,12 +236,18 @@ const HASHES: &[&str] = &[
     "py", "pyi", "pyx", "r", "rb", "sh", "tcl", "tf", "toml", "yaml", "yml", "zsh",
 ];
 
+/// Extensions of files with `//` comments and strings in three quotes.
+const QUOTES: &[&str] = &["cs", "dart", "gradle", "groovy", "java", "kt", "kts", "scala", "swift"];
+
 impl Language {
     /// By the path where there is one, else by what the text looks like.
     pub(super) fn guess(path: Option<&str>, text: &str) -> Self {
         match path.and_then(|path| path.rsplit_once('.')) {
             Some((_, "rs")) => return Language::Rust,
             Some((_, extension)) if HASHES.contains(&extension) => return Language::Hashes,
+            Some((_, extension)) if QUOTES.contains(&extension) => {
+                return Language::SlashesAndQuotes;
+            }
             Some((_, extension)) if !extension.contains('/') => return Language::Slashes,
             _ => {}
         }
@@ -254,13 +282,15 @@ mod tests {
 
     #[test]
     fn strings_and_comments_hold_no_brackets() {
-        use Language::{Hashes, Rust, Slashes};
+        use Language::{Hashes, Rust, Slashes, SlashesAndQuotes};
         for (language, text, expected) in [
             (Slashes, "f(a[0]) {", "([]){"),
             (Slashes, "f(\"(\", ')', `[\n`) // )", "()"),
             (Slashes, "f(/* ) \n */) a / b(c) / d", "()()"),
             (Slashes, "f(\"\\\"(\") \"\" (", "()("),
             (Slashes, "it's (\n(", "("),
+            (Slashes, "\"\"\"\n)", ")"),
+            (SlashesAndQuotes, "\"\"\"\n)\"\"\" (", "("),
             (Slashes, "x = /[/(]\\/(/.test(y)", "()"),
             (Slashes, "x = a / (b) / c", "()"),
             (Rust, "fn f<'a>(x: &'a str) { '(' '\\'' (", "(){("),

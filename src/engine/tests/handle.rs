@@ -84,6 +84,7 @@ fn alone(ids: &[u32], max_tokens: usize) -> String {
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         stop_strings: unstoppable(),
         fit: None,
+        healing: None,
         stop_ids: Vec::new(),
         min_tokens: 0,
         logprobs: None,

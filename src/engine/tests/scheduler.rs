@@ -221,6 +221,7 @@ pub(super) fn rules() -> SequenceRules {
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         stop_strings: unstoppable(),
         fit: None,
+        healing: None,
         stop_ids: Vec::new(),
         min_tokens: 0,
         logprobs: Some(0),
