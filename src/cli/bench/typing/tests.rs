@@ -26,6 +26,7 @@ fn args(developers: usize) -> TypingArgs {
         url: None,
         dialect: Dialect::Openai,
         name: String::new(),
+        room: None,
         developers: vec![developers],
         seconds: SECONDS,
         seed: 1,
@@ -41,8 +42,12 @@ fn people_who_type_are_shown_something() {
     let policies = policies(&args.policy).unwrap();
     let report = block_on(async {
         let own = Own::start(&config).await.unwrap();
-        let server =
-            Server { endpoint: own.endpoint(), dialect: args.dialect, model: String::new() };
+        let server = Server {
+            endpoint: own.endpoint(),
+            dialect: args.dialect,
+            model: String::new(),
+            room: None,
+        };
         let mut report = crowd(&args, &policies, &files, &server, 6).await;
         // On a machine that is busy with other tests nobody may have been answered in time.
         for seed in 2..=ROUNDS_MAX {
@@ -83,7 +88,7 @@ async fn silent() -> (Server, Arc<AtomicUsize>) {
             });
         }
     });
-    (Server { endpoint, dialect: Dialect::Openai, model: String::new() }, told)
+    (Server { endpoint, dialect: Dialect::Openai, model: String::new(), room: None }, told)
 }
 
 /// What somebody came to whose requests are never answered, and how many were open at once.
@@ -124,7 +129,9 @@ fn what_cannot_be_asked_is_told() {
         TypingArgs { seconds: 0.0, ..args(1) },
         args(0),
         args(DEVELOPERS_MAX + 1),
+        TypingArgs { room: Some(0), ..args(1) },
         TypingArgs { url: Some("127.0.0.1".into()), ..args(1) },
+        TypingArgs { dialect: Dialect::Completion, ..args(1) },
         TypingArgs { files: Some("/nonexistent".into()), ..args(1) },
     ] {
         assert!(typing(&wrong, &config).is_err(), "{wrong:?}");
