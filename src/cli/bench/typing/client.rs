@@ -199,9 +199,11 @@ impl<'a> Client<'a> {
     /// `taken`: a suggestion that is taken for typed.
     fn cursor(&self, desk: &Desk<'_>, taken: &str, predict_ms: Option<u32>) -> Ask {
         let prefix = desk.prefix() + taken;
+        let prefix = self.policy.prefix.before(&prefix);
+        let (prefix, suffix) = self.server.fit(prefix, self.policy.suffix.behind(desk.suffix()));
         Ask {
-            prefix: self.policy.prefix.before(&prefix).to_owned(),
-            suffix: self.policy.suffix.behind(desk.suffix()).to_owned(),
+            prefix: prefix.to_owned(),
+            suffix: suffix.to_owned(),
             path: desk.path().to_owned(),
             chunks: self.chunks.clone(),
             max_tokens: self.policy.max_tokens,

@@ -1,5 +1,7 @@
 //! How servers are asked at a cursor, and what their answers say.
 
+use models::FimOrder;
+use models::fim::{Family, FimText};
 use serde_json::{Value, json};
 
 use super::http::Wrong;
@@ -11,6 +13,8 @@ const LINE_BYTES_MAX: usize = 4 << 20;
 pub(super) enum Dialect {
     /// llama.cpp's `/infill`
     Infill,
+    /// llama.cpp's `/completion`: the prompt is rendered here, as --name's family wants it
+    Completion,
     /// OpenAI's `/v1/completions`, with `suffix`
     Openai,
     /// Ollama's `/api/generate`, with `suffix`
@@ -39,15 +43,17 @@ impl Dialect {
     pub(super) const fn path(self) -> &'static str {
         match self {
             Dialect::Infill => "/infill",
+            Dialect::Completion => "/completion",
             Dialect::Openai => "/v1/completions",
             Dialect::Ollama => "/api/generate",
         }
     }
 
-    /// The model's name matters to Ollama alone.
+    /// `model`: its name, for Ollama; for raw prompts its family's.
     pub(super) fn body(self, ask: &Ask, model: &str) -> Vec<u8> {
         let mut body = match self {
             Dialect::Infill => infill(ask),
+            Dialect::Completion => completion(ask, model),
             Dialect::Openai => openai(ask, model),
             Dialect::Ollama => ollama(ask, model),
         };
@@ -62,7 +68,7 @@ impl Dialect {
             return Err(Wrong::Said(error.to_string()));
         }
         let text = match self {
-            Dialect::Infill => &value["content"],
+            Dialect::Infill | Dialect::Completion => &value["content"],
             Dialect::Openai => &value["choices"][0]["text"],
             Dialect::Ollama => &value["response"],
         };
@@ -72,7 +78,7 @@ impl Dialect {
             reply.pieces += 1;
         }
         reply.told.merge(match self {
-            Dialect::Infill => told_infill(value),
+            Dialect::Infill | Dialect::Completion => told_infill(value),
             Dialect::Openai => told_openai(value),
             Dialect::Ollama => Told {
                 prompt: value["prompt_eval_count"].as_u64(),
@@ -82,6 +88,25 @@ impl Dialect {
         });
         Ok(())
     }
+}
+
+/// As clients send it that know the tokens of the model's family.
+fn completion(ask: &Ask, family: &str) -> Value {
+    let text = FimText { prefix: &ask.prefix, suffix: &ask.suffix, ..FimText::default() };
+    let rendered = Family::by_name(family).map(|family| family.render_text(FimOrder::Auto, &text));
+    json!({
+        // Without such a family it is a prefix and nothing else.
+        "prompt": rendered.and_then(Result::ok).unwrap_or_else(|| ask.prefix.clone()),
+        "n_predict": ask.max_tokens,
+        "t_max_predict_ms": ask.predict_ms,
+        "stop": ask.single_line.then(|| json!(["\n"])),
+        "cache_prompt": true,
+        "samplers": ["top_k"],
+        "top_k": 1,
+        "temperature": 0,
+        "ignore_eos": ask.exact.then_some(true),
+        "stream": ask.stream,
+    })
 }
 
 /// As llama.vim sends it: the cursor's line apart from those before it.
@@ -317,6 +342,9 @@ mod tests {
             (&json!("one\n"), &json!("two"), &json!("three"))
         );
         assert!(infill.get("t_max_predict_ms").is_none(), "nobody is sent a null");
+        let raw = Dialect::Completion.body(&ask, "weir");
+        let raw: Value = serde_json::from_slice(&raw).unwrap();
+        assert_eq!(raw["prompt"], "<|fim_prefix|><|fim_suffix|>three<|fim_middle|>one\ntwo");
         let openai = of(Dialect::Openai);
         assert_eq!((&openai["prompt"], &openai["stop"]), (&json!("one\ntwo"), &json!(["\n"])));
         let ollama = of(Dialect::Ollama);

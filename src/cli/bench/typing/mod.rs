@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use models::fim::Family;
 
 use self::developer::Developer;
 use self::dialect::Dialect;
@@ -55,9 +56,12 @@ pub(in crate::cli) struct TypingArgs {
     url: Option<String>,
     #[arg(long, value_enum, default_value_t = Dialect::Openai)]
     dialect: Dialect,
-    /// How the server calls its model; only Ollama asks
+    /// How the server calls its model, for Ollama; for `completion` the family of its FIM tokens
     #[arg(long, value_name = "NAME", default_value = "")]
     name: String,
+    /// Characters of a prompt, for a server that refuses what its model has no room for
+    #[arg(long, value_name = "CHARACTERS")]
+    room: Option<usize>,
     /// Numbers of developers, a run for each
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 4, 16])]
     developers: Vec<usize>,
@@ -78,11 +82,17 @@ pub(in crate::cli) struct TypingArgs {
 }
 
 pub(super) fn typing(args: &TypingArgs, config: &Config) -> Result<(), Failure> {
-    let sound = 0.0 < args.seconds && args.seconds <= SECONDS_MAX;
+    let sound = 0.0 < args.seconds && args.seconds <= SECONDS_MAX && args.room != Some(0);
     let crowd = 1..=DEVELOPERS_MAX;
     if !sound || !args.developers.iter().all(|developers| crowd.contains(developers)) {
         let most = format!("at most {DEVELOPERS_MAX} developers and {SECONDS_MAX} seconds");
         return Err(Failure::Other(format!("{most}, and more than none")));
+    }
+    if args.dialect == Dialect::Completion && Family::by_name(&args.name).is_none() {
+        return Err(Failure::Other(format!(
+            "--name: there is no FIM family called {:?}",
+            args.name
+        )));
     }
     let policies = policies(&args.policy)?;
     let files = files(args.files.as_ref())?;
@@ -117,7 +127,8 @@ async fn run(
         (None, Some(own)) => own.endpoint(),
         (None, None) => unreachable!("without a url a weir was started"),
     };
-    let server = Server { endpoint, dialect: args.dialect, model: args.name.clone() };
+    let server =
+        Server { endpoint, dialect: args.dialect, model: args.name.clone(), room: args.room };
     for &developers in &args.developers {
         let report = crowd(args, policies, files, &server, developers).await;
         say(&if args.json { json(&report)? } else { report.to_string() })?;

@@ -60,7 +60,7 @@ pub(super) struct WarmUp {
 }
 
 /// What a row leaves out.
-const PLAIN: Policy = Policy {
+pub(super) const PLAIN: Policy = Policy {
     name: "",
     debounce: Duration::ZERO,
     throttle: Duration::ZERO,

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::dialect::{Ask, Dialect};
 use super::http::{Answer, Endpoint, Wrong};
+use super::policies::Window;
 use crate::app::{self, App, Facts};
 use crate::cli::Failure;
 use crate::config::Config;
@@ -18,6 +19,8 @@ pub(super) struct Server {
     pub(super) dialect: Dialect,
     /// What Ollama calls its model; others take any name.
     pub(super) model: String,
+    /// Characters of a prompt that it takes; None: it cuts what is too long.
+    pub(super) room: Option<usize>,
 }
 
 /// What is sent, ready to go.
@@ -43,6 +46,13 @@ impl Server {
             headers: format!("x-weir-session: {session}\r\n"),
             body: self.dialect.body(ask, &self.model),
         }
+    }
+
+    /// What of the text around a cursor it has room for, three quarters of it before.
+    pub(super) fn fit<'t>(&self, prefix: &'t str, suffix: &'t str) -> (&'t str, &'t str) {
+        let Some(room) = self.room else { return (prefix, suffix) };
+        let suffix = Window::Characters(room / 4).behind(suffix);
+        (Window::Characters(room - room / 4).before(prefix), suffix)
     }
 
     /// Only llama.cpp's clients have prompts read ahead.
@@ -103,6 +113,16 @@ impl Own {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prompt_is_cut_to_what_there_is_room_for() {
+        let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into();
+        let dialect = Dialect::Completion;
+        let small = Server { endpoint, dialect, model: String::new(), room: Some(8) };
+        assert_eq!(small.fit("0123456789", "abcdef"), ("456789", "ab"));
+        let large = Server { room: None, ..small };
+        assert_eq!(large.fit("0123456789", "abcdef"), ("0123456789", "abcdef"));
+    }
 
     #[test]
     fn counts_are_found_in_the_metrics_of_either() {

@@ -125,7 +125,7 @@ async fn measure(args: &KeystrokeArgs, config: &Config) -> Result<Report, Failur
 }
 
 fn server(endpoint: Endpoint, dialect: Dialect) -> Server {
-    Server { endpoint, dialect, model: String::new() }
+    Server { endpoint, dialect, model: String::new(), room: None }
 }
 
 struct Sides {

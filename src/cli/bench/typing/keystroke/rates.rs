@@ -30,8 +30,9 @@ impl Gauge {
         prompt_tokens: usize,
         tokens: usize,
     ) -> Result<Self, Failure> {
-        let loaded = model::load(&config.path.source(), config.quant, config.kv);
-        let loaded = loaded.map_err(LocalError::from)?;
+        let (source, cache) = (config.path.source(), config.cache.as_ref());
+        let loaded = model::load_cached(&source, config.quant, config.kv, cache);
+        let loaded = loaded.map_err(LocalError::from)?.model;
         let rows = STEP_ROWS_MAX.min(prompt_tokens);
         let room = Room { sequences: 1, tokens: prompt_tokens + tokens, rows, samples: 1 };
         let passes = Passes::new(&loaded, config, &room)?;
