@@ -348,6 +348,10 @@ fn only_who_asked_is_told_of_a_failure() {
     assert_eq!(code(&answer), -32803);
     let said = answer["error"]["message"].as_str().expect("a sentence");
     assert!(said.contains("503") && said.contains("queue_full"), "{said}");
+    editor.tell("textDocument/didOpen", json!({ "textDocument": "let a_secret = 1;" }));
+    assert_eq!(editor.refused(SUGGEST, json!({ "context": "let a_secret = 1;" })), -32602);
+    let log = editor.log();
+    assert!(log.contains("queue_full") && !log.contains("let a"), "{log}");
     editor.leave();
 
     let mut alone = Editor::start(&["--server", "http://127.0.0.1:1"]);

@@ -4,10 +4,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
+use crate::support::process::collect;
 
 /// An engine that is started on a busy machine included.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,6 +26,7 @@ pub(crate) struct Editor {
     /// Answers to others than were waited for.
     early: Vec<Value>,
     asked: i64,
+    log: Arc<Mutex<String>>,
 }
 
 impl Editor {
@@ -37,7 +41,7 @@ impl Editor {
     }
 
     fn launch(command: &mut Command) -> Self {
-        let command = command.env_remove("WEIR_API_KEY").stderr(Stdio::inherit());
+        let command = command.env_remove("WEIR_API_KEY").stderr(Stdio::piped());
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
         let (sender, answers) = mpsc::sync_channel(ANSWERS_MAX);
@@ -48,7 +52,8 @@ impl Editor {
             }
         });
         let to = child.stdin.take();
-        Self { child, to, answers, early: Vec::new(), asked: 0 }
+        let log = collect(child.stderr.take().expect("piped"));
+        Self { child, to, answers, early: Vec::new(), asked: 0, log }
     }
 
     /// Bytes as they are.
@@ -149,6 +154,11 @@ impl Editor {
         assert_eq!(self.ended().code(), Some(0));
     }
 
+    /// What it said on standard error.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("not poisoned").clone()
+    }
+
     pub(crate) fn close_input(&mut self) {
         self.to = None;
     }
@@ -170,6 +180,9 @@ impl Drop for Editor {
         // It may be gone already, which is all that is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("weir lsp said:\n{}", self.log());
+        }
     }
 }
 
