@@ -7,6 +7,7 @@ mod connections;
 mod copilot;
 mod llama_cpp;
 mod lmstudio;
+mod minuet;
 mod mistral;
 mod ollama;
 mod raw;
