@@ -101,8 +101,9 @@ async function lines_as_its_parser_reads_them() {
   const options = { num_predict: 12, temperature: 0, num_ctx: 8192, stop };
   const body = { model, prompt, suffix, options, keep_alive: 1800 };
   const parts = await collect(streamJSON(await post("/api/generate", body)));
-  assert.ok(parts.length > 2 && parts.every((part) => !("error" in part)));
-  assert.ok(parts.at(-1).done);
+  // How many there are is up to the code around the cursor, which may end the answer early.
+  assert.ok(parts.length > 1 && parts.every((part) => !("error" in part)));
+  assert.equal(parts.findIndex((part) => part.done), parts.length - 1);
   const whole = await (await post("/api/generate", { ...body, stream: false })).json();
   assert.equal(parts.map((part) => part.response).join(""), whole.response);
 }
