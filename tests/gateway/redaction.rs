@@ -81,7 +81,7 @@ fn weir(cloud: &Cloud, ledger: &TempDir) -> Weir {
 }
 
 async fn ask(weir: &Weir, key: &str, more: Value) -> Reply {
-    let mut body = json!({"prompt": "", "suffix": ";", "path": "only/a.rs", "max_tokens": 64});
+    let mut body = json!({"prompt": "", "suffix": ";", "path": "only/a.rs", "code_stops": false, "max_tokens": 64});
     body.as_object_mut().expect("an object").extend(more.as_object().expect("one").clone());
     let headers = [("x-api-key", key)];
     send(weir.address, "POST", "/v1/completions", &headers, body.to_string().as_bytes()).await

@@ -11,7 +11,8 @@ use crate::support::http::{Connection, get, request, send};
 use crate::support::weir::{Weir, clients};
 
 /// A request that must not run here.
-const AWAY: &str = r#"{"prompt":"let a = ","suffix":";","path":"only/a","stream":true}"#;
+const AWAY: &str =
+    r#"{"prompt":"let a = ","suffix":";","path":"only/a","code_stops":false,"stream":true}"#;
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
 fn with_cloud(cloud: &Cloud, more: &str) -> String {

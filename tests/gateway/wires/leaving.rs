@@ -31,7 +31,7 @@ pub(super) fn leaving(row: &str) -> Weir {
 
 /// What an editor asks: `return |;`.
 pub(super) fn cursor(stream: bool) -> Value {
-    json!({"prompt": "return ", "suffix": ";\n}", "path": "only/a.rs", "max_tokens": 16,
+    json!({"prompt": "return ", "suffix": ";\n}", "path": "only/a.rs", "max_tokens": 16, "code_stops": false,
         "stream": stream})
 }
 
