@@ -4,8 +4,8 @@
 //! typed and what we run; [`api`] turns HTTP into a request; [`policy`] settles where it may run
 //! and [`dispatch`] decides where it does; [`engine`] runs it here, [`cloud`] elsewhere;
 //! [`ledger`] keeps what that costs within budgets and on record, in [`money`]; [`plan`] plays all
-//! of it in simulated time; [`telemetry`] counts. Imports go down only; see
-//! ARCHITECTURE.md.
+//! of it in simulated time; [`telemetry`] counts. `lsp` asks a weir on an editor's behalf, one that
+//! all editors of a user [`share`]. Imports go down only; see ARCHITECTURE.md.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +26,11 @@ pub mod config;
 pub mod dispatch;
 pub mod engine;
 pub mod ledger;
+#[cfg(feature = "lsp")]
+pub mod lsp;
 pub mod money;
 pub mod plan;
 pub mod policy;
+pub mod sessions;
+pub mod share;
 pub mod telemetry;

@@ -204,6 +204,17 @@ impl Telemetry {
             .increment(1);
     }
 
+    /// Counts what a client says of a suggestion; all three come from closed lists.
+    pub fn suggestion(&self, fate: &str, language: &str, route: &str) {
+        Registry(&self.recorder)
+            .counter(
+                "weir_suggestions_total",
+                "What clients say of suggestions: shown, accepted, dismissed.",
+                &[("event", fate), ("language", language), ("route", route)],
+            )
+            .increment(1);
+    }
+
     /// Counts one request that would have left, and a cloud that policy kept it from.
     pub fn kept_from(&self, cloud: &str, reason: &str) {
         Registry(&self.recorder)

@@ -50,8 +50,7 @@ fn push(step: &mut Step, limits_blocks: usize, position: u32, rows: u32, sampled
 }
 
 fn run(device: &mut CpuDevice, step: &Step, rows: &mut Rows) {
-    let ticket = device.submit(step).expect("the CPU does not fail");
-    device.collect(ticket, rows).expect("the CPU does not fail");
+    device.run(step, rows).expect("the CPU does not fail");
     black_box(rows);
 }
 

@@ -188,19 +188,25 @@ impl Device for CpuDevice {
         self.limits.clone()
     }
 
-    fn submit(&mut self, step: &Step) -> Result<Ticket, DeviceError> {
+    fn submit(
+        &mut self,
+        step: &Step,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Ticket>, DeviceError> {
         step.assert_valid(&self.limits);
         for &copy in &step.copies {
             self.kv.copy(copy);
         }
-        self.decoder.forward(&self.cpu, step, &mut self.kv, &mut self.scratch);
+        if !self.decoder.forward(&self.cpu, step, &mut self.kv, &mut self.scratch, go_on) {
+            return Ok(None);
+        }
         let mut rows = self.spare.pop().unwrap_or_default();
         rows.clear();
         self.answer(step, &mut rows);
         let ticket = Ticket(self.next);
         self.next += 1;
         self.pending.push_back((ticket, rows));
-        Ok(ticket)
+        Ok(Some(ticket))
     }
 
     fn collect(&mut self, ticket: Ticket, rows: &mut Rows) -> Result<(), DeviceError> {

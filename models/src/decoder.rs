@@ -68,17 +68,35 @@ impl Decoder {
 
     /// Runs every row of a step through all layers and leaves the sampled rows in the scratch.
     /// The step has passed [`Step::assert_valid`].
-    pub fn forward(&self, cpu: &Cpu, step: &Step, kv: &mut KvMemory, scratch: &mut Scratch) {
+    ///
+    /// Asks `go_on` before each half of a layer, and stops at a no. Returns whether the step ran
+    /// to its end.
+    #[must_use]
+    pub fn forward(
+        &self,
+        cpu: &Cpu,
+        step: &Step,
+        kv: &mut KvMemory,
+        scratch: &mut Scratch,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> bool {
         self.embed(step, scratch);
         place_rows(step, kv.block_tokens(), scratch);
         for (i, layer) in self.weights.layers.iter().enumerate() {
+            if !go_on() {
+                return false;
+            }
             self.attention(cpu, (i, layer), step, kv, scratch);
+            if !go_on() {
+                return false;
+            }
             self.mlp(cpu, layer, step.rows(), scratch);
         }
         let hidden = self.config.hidden;
         for (sample, to) in step.samples.iter().zip(scratch.sampled.chunks_exact_mut(hidden)) {
             to.copy_from_slice(&scratch.x[sample.row as usize * hidden..][..hidden]);
         }
+        true
     }
 
     /// The head, on samples `first..` of the last pass, as many as `peaks[n, strips]` has rows:

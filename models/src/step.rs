@@ -175,9 +175,24 @@ pub trait Device: Send {
     fn limits(&self) -> DeviceLimits;
 
     /// Starts a step. The step is read before this returns, so the caller may reuse it at once.
-    fn submit(&mut self, step: &Step) -> Result<Ticket, DeviceError>;
+    ///
+    /// `go_on` is asked again and again while the layers run, at least once in each. Once it says
+    /// no the step is given up, and None comes back. The step's copies were made then, and nothing
+    /// else of it counts: what it wrote at the positions of its rows is not what belongs there, so
+    /// whoever wants those rows runs them again.
+    fn submit(
+        &mut self,
+        step: &Step,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Ticket>, DeviceError>;
 
     /// Waits for a ticket and writes its answers over `rows`. Tickets are collected in the
     /// order in which they were submitted.
     fn collect(&mut self, ticket: Ticket, rows: &mut Rows) -> Result<(), DeviceError>;
+
+    /// Runs a step to its end and writes its answers over `rows`.
+    fn run(&mut self, step: &Step, rows: &mut Rows) -> Result<(), DeviceError> {
+        let ticket = self.submit(step, &mut || true)?;
+        self.collect(ticket.expect("nobody gave the step up"), rows)
+    }
 }

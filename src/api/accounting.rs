@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use crate::completion::{Reason, Route};
 use crate::telemetry::Telemetry;
@@ -20,7 +20,8 @@ pub(super) struct Account {
     reason: Cow<'static, str>,
     /// When each choice last had text.
     texts: Vec<Option<Instant>>,
-    first_text: bool,
+    /// From arrival to the first text.
+    first_text: Option<Duration>,
     settled: bool,
 }
 
@@ -32,7 +33,7 @@ impl Account {
             route: Route::Shed,
             reason: "unplaced".into(),
             texts: Vec::new(),
-            first_text: false,
+            first_text: None,
             settled: false,
         }
     }
@@ -45,12 +46,23 @@ impl Account {
     /// Text of a choice has come.
     pub(super) fn text(&mut self, choice: u32) {
         let now = Instant::now();
-        if !std::mem::replace(&mut self.first_text, true) {
+        if self.first_text.is_none() {
+            self.first_text = Some(now - self.arrival);
             self.telemetry.ttft_seconds.record(now - self.arrival);
         }
         if let Some(last) = self.texts[choice as usize].replace(now) {
             self.telemetry.itl_seconds.record(now - last);
         }
+    }
+
+    /// From arrival to the first text, and to now.
+    pub(super) fn times(&self) -> (Option<Duration>, Duration) {
+        (self.first_text, self.arrival.elapsed())
+    }
+
+    /// A newer request made it worthless.
+    pub(super) fn superseded(&mut self, reason: &'static str) {
+        self.reason = reason.into();
     }
 
     /// The answer broke after it had begun.

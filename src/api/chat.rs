@@ -11,12 +11,10 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use super::answer::{Ask, Caller, answer};
 use super::error::ApiError;
 use super::fields::{Field, body, parse};
-use super::reply::Kind;
+use super::reply::openai::{Kind, Shape};
 use super::sampling::{SharedFields, integer};
 use super::{Api, ModelCard, Service};
-use crate::completion::{
-    ChatMessage, CompletionRequest, Input, Priority, Reason, Refusal, TimeLimits,
-};
+use crate::completion::{ChatMessage, CompletionRequest, Input, Priority, Reason, Refusal};
 
 /// Messages of one conversation.
 const MESSAGES_MAX: usize = 1024;
@@ -37,12 +35,9 @@ pub(super) async fn post<S: Service>(State(api): State<Arc<Api<S>>>, request: Re
     answer(api, request, read).await
 }
 
-fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiError> {
+pub(super) fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiError> {
     let (mut own, mut shared): (ChatFields, SharedFields) = parse(body)?;
-    if !model.chat {
-        let message = "this model has no chat template; use /v1/completions";
-        return Err(ApiError::from(&Refusal::new(Reason::Unsupported, message)));
-    }
+    has_template(model)?;
     let messages = own
         .messages
         .take()
@@ -56,31 +51,29 @@ fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiE
     let max_tokens = own.max_completion_tokens.or(shared.max_tokens);
     let input = Input::Chat(messages.0);
     let request = CompletionRequest {
-        id: caller.id.clone(),
-        policy: caller.policy(&input),
-        input,
         n,
         max_tokens,
         sampling: shared.sampling(model)?,
         stop: shared.stop_rules(max_tokens, model)?,
-        fit: None,
-        time: TimeLimits::default(),
         logprobs,
-        echo: false,
-        deadline: caller.deadline,
-        priority: caller.class(Priority::Chat),
-        session: caller.session.clone(),
-        tenant: caller.tenant,
+        ..caller.request(input, Priority::Chat)
     };
     Ok(Ask {
         requests: vec![Arc::new(request)],
-        kind: Kind::Chat,
+        letter: Box::new(Shape::new(Kind::Chat, logprobs, shared.include_usage())),
         n,
         best_of,
-        logprobs,
         stream: shared.streams(),
-        include_usage: shared.include_usage(),
     })
+}
+
+/// 400 where the model has none.
+pub(super) fn has_template(model: &ModelCard) -> Result<(), ApiError> {
+    if model.chat {
+        return Ok(());
+    }
+    let message = "this model has no chat template; use /v1/completions";
+    Err(ApiError::from(&Refusal::new(Reason::Unsupported, message)))
 }
 
 impl ChatFields {
@@ -97,7 +90,8 @@ impl ChatFields {
     }
 }
 
-struct Messages(Vec<ChatMessage>);
+/// A conversation, checked.
+pub(super) struct Messages(pub(super) Vec<ChatMessage>);
 
 impl Field for Messages {
     const EXPECTED: &'static str = "a list of at most 1024 objects with `role` (system, developer, user, assistant, tool) \

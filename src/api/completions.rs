@@ -11,12 +11,11 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use super::answer::{Ask, Caller, answer};
 use super::error::ApiError;
 use super::fields::{Field, Prompts, body, parse};
-use super::reply::Kind;
+use super::reply::openai::{Kind, Shape};
 use super::sampling::{SharedFields, integer, known_ids};
-use super::{Api, ModelCard, Service};
-use crate::completion::{
-    CodeStops, CompletionRequest, ExtraFile, FimInput, Input, Priority, TimeLimits,
-};
+use super::tabby::{self, Segments};
+use super::{Api, ModelCard, Service, raw};
+use crate::completion::{CompletionRequest, ExtraFile, FimInput, Input, Priority};
 
 /// OpenAI's own default.
 const MAX_TOKENS_DEFAULT: u32 = 16;
@@ -24,8 +23,6 @@ const MAX_TOKENS_DEFAULT: u32 = 16;
 const LOGPROBS_MAX: i64 = 5;
 /// Context files beside the cursor's own; an editor's open tabs.
 const EXTRA_FILES_MAX: usize = 64;
-/// What ends an answer at a cursor, unless a client wants none of it.
-const AT_A_CURSOR: CodeStops = CodeStops { single_line: false, block: true, indent_min: None };
 /// Bytes of a path or a repository's name.
 const NAME_BYTES_MAX: usize = 4096;
 
@@ -38,6 +35,8 @@ body! {
         path: String,
         repository: String,
         extra_files: ExtraFiles,
+        segments: Segments,
+        language: String,
         code_stops: bool,
     }
 }
@@ -47,50 +46,57 @@ pub(super) async fn post<S: Service>(State(api): State<Arc<Api<S>>>, request: Re
 }
 
 pub(super) fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiError> {
+    read_until(body, caller, model, Some(MAX_TOKENS_DEFAULT))
+}
+
+/// `otherwise`: the longest answer where the body names none; None: as long as fits.
+pub(super) fn read_until(
+    body: &[u8],
+    caller: &Caller<'_>,
+    model: &ModelCard,
+    otherwise: Option<u32>,
+) -> Result<Ask, ApiError> {
     let (mut own, mut shared): (CompletionFields, SharedFields) = parse(body)?;
+    if let Some(segments) = own.segments.take() {
+        return tabby::ask(segments, own.language.as_deref(), shared, caller, model);
+    }
     let prompts =
         own.prompt.take().ok_or_else(|| ApiError::invalid("prompt", "`prompt` is missing"))?;
     let inputs = own.inputs(prompts, model)?;
     let (n, best_of) = shared.choices(inputs.len())?;
     let logprobs = integer("logprobs", own.logprobs, 0..=LOGPROBS_MAX)?;
-    let max_tokens = Some(shared.max_tokens.unwrap_or(MAX_TOKENS_DEFAULT));
+    let max_tokens = shared.max_tokens.or(otherwise);
     let sampling = shared.sampling(model)?;
     let stop = shared.stop_rules(max_tokens, model)?;
-    let fit = own.code_stops.unwrap_or(true).then_some(AT_A_CURSOR);
+    let code_stops = own.code_stops.unwrap_or(true);
     let request = |input| {
+        let plain = caller.request(input, Priority::Completion);
         Arc::new(CompletionRequest {
-            id: caller.id.clone(),
-            policy: caller.policy(&input),
-            input,
             n: best_of,
             max_tokens,
             sampling: sampling.clone(),
             stop: stop.clone(),
-            fit,
-            time: TimeLimits::default(),
             // The best are found by their log-probabilities.
             logprobs: if best_of > n { logprobs.or(Some(0)) } else { logprobs },
             echo: own.echo.unwrap_or(false),
-            deadline: caller.deadline,
-            priority: caller.class(Priority::Completion),
-            session: caller.session.clone(),
-            tenant: caller.tenant,
+            fit: plain.fit.filter(|_| code_stops),
+            ..plain
         })
     };
     Ok(Ask {
         requests: inputs.into_iter().map(request).collect(),
-        kind: Kind::Text,
+        letter: Box::new(Shape::new(Kind::Text, logprobs, shared.include_usage())),
         n,
         best_of,
-        logprobs,
         stream: shared.streams(),
-        include_usage: shared.include_usage(),
     })
 }
 
 impl CompletionFields {
     fn inputs(&mut self, prompts: Prompts, model: &ModelCard) -> Result<Vec<Input>, ApiError> {
-        let Some(suffix) = self.suffix.take() else { return plain(prompts, model) };
+        let Some(suffix) = self.suffix.take() else {
+            return plain(prompts, self.echo == Some(true), model);
+        };
         let Prompts::Texts(prefixes) = prompts else {
             let message = "with `suffix`, `prompt` must be text, not token ids";
             return Err(ApiError::invalid("prompt", message));
@@ -121,9 +127,16 @@ impl CompletionFields {
     }
 }
 
-fn plain(prompts: Prompts, model: &ModelCard) -> Result<Vec<Input>, ApiError> {
+fn plain(prompts: Prompts, echo: bool, model: &ModelCard) -> Result<Vec<Input>, ApiError> {
     match prompts {
-        Prompts::Texts(texts) => Ok(texts.into_iter().map(Input::Text).collect()),
+        Prompts::Texts(texts) => {
+            let input = |text| match echo {
+                // Said back as it came, so it is no cursor's.
+                true => Input::Text(text),
+                false => raw::input(text, model),
+            };
+            Ok(texts.into_iter().map(input).collect())
+        }
         Prompts::Tokens(lists) => {
             if lists.iter().any(Vec::is_empty) {
                 return Err(ApiError::invalid("prompt", "a list of token ids is empty"));

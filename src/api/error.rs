@@ -1,11 +1,16 @@
-//! Refusals as HTTP: a status and an OpenAI-shaped object.
+//! Refusals as HTTP: a status and an object in the words of the dialect that was spoken.
+//!
+//! An [`ApiError`] is written as OpenAI writes it and travels with its response; [`translate`]
+//! writes it anew where the path is of another [`Tongue`].
 
 use std::any::Any;
 use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -17,8 +22,24 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// Retry-After where whoever refused knew none.
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
+/// How a dialect writes its errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Tongue {
+    /// `{"error":{"message","type","param","code"}}`
+    #[default]
+    OpenAi,
+    /// `{"error":{"code","message","type"}}`, the code being the status.
+    LlamaCpp,
+    /// `{"error":"text"}`
+    Ollama,
+    /// `{"error":"text","error_type":"word"}`
+    Tgi,
+    /// `{"object":"error","message","type","param","code"}`
+    Mistral,
+}
+
 /// An error as the client sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ApiError {
     pub status: StatusCode,
     kind: &'static str,
@@ -130,16 +151,61 @@ impl ApiError {
 
     /// `{"error":{..}}`
     pub(super) fn to_json(&self) -> Vec<u8> {
-        let body = Envelope {
-            error: Object {
-                message: &self.message,
-                kind: self.kind,
-                param: self.param,
-                code: self.code.as_deref(),
-            },
-        };
-        serde_json::to_vec(&body).expect("strings serialise")
+        self.to_json_in(Tongue::OpenAi)
     }
+
+    pub(super) fn to_json_in(&self, tongue: Tongue) -> Vec<u8> {
+        let object = Object {
+            message: &self.message,
+            kind: self.kind,
+            param: self.param,
+            code: self.code.as_deref(),
+        };
+        let body = match tongue {
+            Tongue::OpenAi => serde_json::to_vec(&Envelope { error: object }),
+            Tongue::LlamaCpp => serde_json::to_vec(&Envelope { error: self.in_llama_cpp() }),
+            Tongue::Ollama => serde_json::to_vec(&Envelope { error: &self.message }),
+            Tongue::Tgi => {
+                serde_json::to_vec(&TgiObject { error: &self.message, error_type: self.tgi_type() })
+            }
+            Tongue::Mistral => {
+                serde_json::to_vec(&MistralObject { object: "error", error: object })
+            }
+        };
+        body.expect("strings serialise")
+    }
+
+    fn in_llama_cpp(&self) -> LlamaCppObject<'_> {
+        let kind = match (self.code.as_deref(), self.status) {
+            (Some("context_length_exceeded"), _) => "exceed_context_size_error",
+            (Some("unsupported"), _) => "not_supported_error",
+            (_, StatusCode::NOT_FOUND) => "not_found_error",
+            (_, StatusCode::SERVICE_UNAVAILABLE) => "unavailable_error",
+            _ => self.kind,
+        };
+        LlamaCppObject { code: self.status.as_u16(), message: &self.message, kind }
+    }
+
+    fn tgi_type(&self) -> &'static str {
+        match self.status {
+            _ if self.code.as_deref() == Some("engine_failed") => "generation",
+            StatusCode::SERVICE_UNAVAILABLE => "overloaded",
+            status if status.is_client_error() => "validation",
+            _ => "generation",
+        }
+    }
+}
+
+/// Writes the error that a response is in other words.
+pub(super) fn translate(response: Response, tongue: Tongue) -> Response {
+    let Some(error) = response.extensions().get::<ApiError>() else { return response };
+    if tongue == Tongue::OpenAi {
+        return response;
+    }
+    let body = error.to_json_in(tongue);
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(parts, body.into())
 }
 
 const INVALID_REQUEST: &str = "invalid_request_error";
@@ -147,7 +213,28 @@ const PERMISSION: &str = "permission_error";
 const SERVER_ERROR: &str = "server_error";
 
 #[derive(Serialize)]
-struct Envelope<'a> {
+struct Envelope<E> {
+    error: E,
+}
+
+#[derive(Serialize)]
+struct LlamaCppObject<'a> {
+    code: u16,
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+#[derive(Serialize)]
+struct TgiObject<'a> {
+    error: &'a str,
+    error_type: &'static str,
+}
+
+#[derive(Serialize)]
+struct MistralObject<'a> {
+    object: &'static str,
+    #[serde(flatten)]
     error: Object<'a>,
 }
 
@@ -230,6 +317,7 @@ impl IntoResponse for ApiError {
             let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        response.extensions_mut().insert(self);
         response
     }
 }

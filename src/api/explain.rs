@@ -24,7 +24,7 @@ pub(super) async fn post<S: Service>(State(api): State<Arc<Api<S>>>, request: Re
     let live = live::of::<S>(&request);
     let ask = match answer::receive((&api, &live), request, Instant::now(), completions::read).await
     {
-        Ok(ask) => ask,
+        Ok((ask, _)) => ask,
         Err(failure) => return failure.error.into_response(),
     };
     let mut data = Vec::with_capacity(ask.requests.len());

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{
@@ -108,6 +109,71 @@ macro_rules! body {
 }
 pub(super) use body;
 
+/// Fields that lie in an object of their own, under [`Section::NAME`]. Its errors name its fields,
+/// not the object; null is absence.
+#[derive(Default)]
+pub(super) struct Nested<T>(pub(super) Option<T>);
+
+/// What may be nested.
+pub(super) trait Section: Fields {
+    /// As in `options`.
+    const NAME: &'static str;
+}
+
+impl<T: Section> Fields for Nested<T> {
+    fn set<'de, A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        map: &mut A,
+        blame: &Blame,
+    ) -> Result<bool, A::Error> {
+        if key != T::NAME {
+            return Ok(false);
+        }
+        if self.0.is_some() {
+            blame.on(T::NAME, "there only once");
+            return Err(A::Error::custom("twice"));
+        }
+        blame.on(T::NAME, "an object");
+        self.0 = map.next_value_seed(Inside(blame, PhantomData))?;
+        Ok(true)
+    }
+}
+
+/// Reads an object of fields, or null.
+struct Inside<'b, T>(&'b Blame, PhantomData<T>);
+
+impl<'de, T: Section> DeserializeSeed<'de> for Inside<'_, T> {
+    type Value = Option<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<T>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, T: Section> Visitor<'de> for Inside<'_, T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<T>, E> {
+        Ok(None)
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Option<T>, M::Error> {
+        let mut fields = T::default();
+        while let Some(key) = map.next_key::<String>()? {
+            if !fields.set(&key, &mut map, self.0)? {
+                map.next_value::<IgnoredAny>()?;
+            }
+            self.0.on(T::NAME, "an object");
+        }
+        Ok(Some(fields))
+    }
+}
+
 /// Parses a whole body into the fields of a route and those all routes share.
 pub(super) fn parse<A: Fields, B: Fields>(body: &[u8]) -> Result<(A, B), ApiError> {
     let text = std::str::from_utf8(body)
@@ -167,6 +233,18 @@ impl<'de, A: Fields, B: Fields> Visitor<'de> for Both<'_, A, B> {
             self.blame.nobody();
         }
         Ok((self.a, self.b))
+    }
+}
+
+/// For a route with no more fields than one of the two can hold.
+impl Fields for () {
+    fn set<'de, A: MapAccess<'de>>(
+        &mut self,
+        _key: &str,
+        _map: &mut A,
+        _blame: &Blame,
+    ) -> Result<bool, A::Error> {
+        Ok(false)
     }
 }
 

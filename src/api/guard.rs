@@ -91,7 +91,9 @@ impl Guard {
         let bare = name.trim_start_matches('[').trim_end_matches(']');
         let address = bare.parse::<IpAddr>().ok();
         let is_listen = address.is_some_and(|address| {
-            local == Some(address) || self.listen.iter().any(|listen| listen.ip() == address)
+            local == Some(address)
+                || self.listen.iter().any(|listen| listen.ip() == address)
+                || (address.is_unspecified() && is_loopback(local))
         });
         name == "localhost"
             || address.is_some_and(|address| address.is_loopback())
@@ -126,6 +128,12 @@ impl Guard {
             _ => Err(foreign()),
         }
     }
+}
+
+/// Whether a connection came in over the loopback. There `0.0.0.0`, which some editors have as their
+/// default, means this machine; being no name, it cannot be rebound.
+fn is_loopback(local: Option<IpAddr>) -> bool {
+    local.is_some_and(|local| local.to_canonical().is_loopback())
 }
 
 fn foreign() -> ApiError {

@@ -16,6 +16,8 @@ pub(super) struct Live<S> {
     pub(super) service: S,
     pub(super) rules: Rules,
     pub(super) guard: Guard,
+    /// Whether Copilot's clients get a token here.
+    pub(super) copilot_token: bool,
 }
 
 /// The middleware that takes the configuration, once for each request.

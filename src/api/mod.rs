@@ -3,30 +3,40 @@
 //! In reading order: [`serve`] accepts connections and bounds what a peer may do with them;
 //! `live` takes the configuration that a request sees; `guard` keeps web pages out and `tenant`
 //! whoever has no key; `routes` is the table of all doors; `completions` and `chat` turn a body
-//! (`body`, `fields`, `sampling`) into requests; `answer` places them through a [`Service`] and writes the reply in
+//! (`body`, `fields`, `sampling`) into requests, and a file or folder each for the other dialects does
+//! the same; `answer` places them through a [`Service`] and writes the reply in
 //! the shape of `reply`, as one object or through `sse`; `accounting` counts each request once.
 //! The wire is written down in docs/wire.md.
 
+mod acceptance;
 mod accounting;
 mod answer;
 mod body;
 mod chat;
 mod clouds;
 mod completions;
+mod copilot;
 mod error;
 mod explain;
 mod fields;
 mod guard;
 mod live;
+mod llama_cpp;
+mod lmstudio;
+mod mistral;
 mod models;
+mod ollama;
 mod peer;
+mod raw;
 mod reply;
 mod routes;
 mod sampling;
 mod serve;
 mod sse;
 mod status;
+mod tabby;
 mod tenant;
+mod tgi;
 mod usage;
 
 use std::borrow::Cow;
@@ -40,17 +50,19 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use self::acceptance::Acceptance;
 use self::error::ApiError;
 use self::guard::Guard;
 use self::live::Live;
 pub use self::routes::{Access, Door, ROUTES};
 pub use self::serve::{Limits, serve};
-use crate::completion::{CompletionRequest, CompletionStream, Refusal, Route};
+use crate::completion::{ChatMessage, CompletionRequest, CompletionStream, Refusal, Route};
 use crate::config::ServeConfig;
 use crate::dispatch::{Costs, Explanation, Standing};
 use crate::ledger::audit::{AuditError, UsageLine};
 use crate::policy::Rules;
 use crate::policy::peer::Instance;
+use crate::sessions::Sessions;
 use crate::telemetry::Telemetry;
 
 /// What the API needs of the rooms below it.
@@ -67,6 +79,20 @@ pub trait Service: Send + Sync + 'static {
 
     /// The local model; every model name a client sends means this one.
     fn model(&self) -> &ModelCard;
+
+    /// The local model's ids of a text. What spells a control token is one only where `special`
+    /// says so.
+    fn tokenize(
+        &self,
+        text: String,
+        special: bool,
+    ) -> impl Future<Output = Result<Vec<u32>, Refusal>> + Send;
+
+    /// The bytes that one id of the vocabulary stands for.
+    fn token_bytes(&self, id: u32) -> Vec<u8>;
+
+    /// A conversation as the local model reads it.
+    fn render_chat(&self, messages: &[ChatMessage]) -> Result<String, Refusal>;
 
     /// How busy the device is, for another weir that may send something here.
     fn load(&self) -> Load;
@@ -99,6 +125,9 @@ pub struct Load {
     pub work_ahead_ms: f64,
     /// As measured; 0: not yet.
     pub prefill_tokens_per_second: f64,
+    /// Sequences that run and that wait.
+    pub running: usize,
+    pub waiting: usize,
 }
 
 /// A request that runs.
@@ -133,6 +162,15 @@ pub struct ModelCard {
     pub vocabulary: u32,
     /// Tokens of prompt and completion together.
     pub context: u32,
+    /// Whether it fills in the middle.
+    pub fim: bool,
+    pub parameters: u64,
+    /// Of its weights in memory.
+    pub bytes: u64,
+    /// How its weights are kept: `f32`, `bf16`, `q8`, `q4`.
+    pub weights: Arc<str>,
+    /// Sequences that run at once.
+    pub slots: u32,
 }
 
 /// Who may come in, and what they may take.
@@ -152,6 +190,8 @@ const BODIES_BYTES_MAX: usize = 32 * body::BYTES_MAX;
 pub struct Api<S> {
     live: ArcSwap<Live<S>>,
     telemetry: Arc<Telemetry>,
+    acceptance: Arc<Acceptance>,
+    sessions: Sessions,
     instance: Instance,
     limits: Limits,
     lifecycle: Lifecycle,
@@ -171,9 +211,12 @@ struct Lifecycle {
 impl<S: Service> Api<S> {
     pub fn new(service: S, telemetry: Arc<Telemetry>, doors: Doors<'_>) -> Arc<Self> {
         let Doors { serve, rules, limits, instance } = doors;
-        let live = Live { service, rules, guard: Guard::new(serve) };
+        let live =
+            Live { service, rules, guard: Guard::new(serve), copilot_token: serve.copilot_token };
         Arc::new(Self {
             live: ArcSwap::from_pointee(live),
+            acceptance: Arc::new(Acceptance::new(telemetry.clone())),
+            sessions: Sessions::default(),
             telemetry,
             instance,
             limits,
@@ -185,7 +228,12 @@ impl<S: Service> Api<S> {
     /// What requests see that come from now on; those that are there go on with what they saw.
     /// Of `serve` only the names and origins that are let in are taken: listeners and limits stay.
     pub fn replace(&self, service: S, serve: &ServeConfig, rules: Rules) {
-        self.live.store(Arc::new(Live { service, rules, guard: Guard::new(serve) }));
+        self.live.store(Arc::new(Live {
+            service,
+            rules,
+            guard: Guard::new(serve),
+            copilot_token: serve.copilot_token,
+        }));
     }
 
     fn live(&self) -> Arc<Live<S>> {
@@ -206,5 +254,6 @@ impl<S: Service> Api<S> {
             .layer(taken)
             .layer(CatchPanicLayer::custom(error::panicked))
             .layer(axum::middleware::from_fn(guard::name_request))
+            .layer(axum::middleware::from_fn(routes::speak))
     }
 }

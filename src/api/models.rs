@@ -12,6 +12,12 @@ use super::error::ApiError;
 use super::live::Live;
 use super::{ModelCard, Service};
 
+/// What dialects ask for as the family or architecture of a model, by which clients only look up
+/// its context in what else they are told.
+pub(super) const FAMILY: &str = "weir";
+/// What its weights were read from.
+pub(super) const FORMAT: &str = "safetensors";
+
 #[derive(Serialize)]
 struct List<'a> {
     object: &'static str,
@@ -26,6 +32,16 @@ struct Model<'a> {
     owned_by: &'static str,
     /// vLLM's name; editors size their prompts by it.
     max_model_len: u32,
+    /// llama.cpp's.
+    meta: Meta,
+}
+
+#[derive(Serialize)]
+struct Meta {
+    n_vocab: u32,
+    n_ctx_train: u32,
+    n_params: u64,
+    size: u64,
 }
 
 impl<'a> From<&'a ModelCard> for Model<'a> {
@@ -34,8 +50,15 @@ impl<'a> From<&'a ModelCard> for Model<'a> {
             id: &card.id,
             object: "model",
             created: card.created,
-            owned_by: "weir",
+            // llama.vscode asks for the context of a model whose owner is called so.
+            owned_by: "llamacpp",
             max_model_len: card.context,
+            meta: Meta {
+                n_vocab: card.vocabulary,
+                n_ctx_train: card.context,
+                n_params: card.parameters,
+                size: card.bytes,
+            },
         }
     }
 }
@@ -56,7 +79,7 @@ pub(super) async fn one<S: Service>(
     }
 }
 
-fn json(value: &impl Serialize) -> Response {
+pub(super) fn json(value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("strings and numbers serialise");
     ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
 }

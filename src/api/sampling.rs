@@ -15,6 +15,8 @@ use crate::completion::{SamplingParams, StopRules};
 const N_MAX: i64 = 16;
 /// Choices of one request, all prompts together: half of what the engine's queue holds by default.
 const CHOICES_MAX: usize = 128;
+/// What each token that was there divides its score by.
+pub(super) const REPETITION_PENALTY: RangeInclusive<f64> = 0.01..=10.0;
 /// The longest a client may say it waits.
 const DEADLINE_MS_MAX: u64 = 600_000;
 /// Bytes of an edit session's name.
@@ -86,8 +88,12 @@ impl SharedFields {
                 .map_or(off.top_k, |k: i64| u32::try_from(k).unwrap_or(0)),
             top_p: number("top_p", self.top_p, 0.0..=1.0)?.unwrap_or(off.top_p),
             min_p: number("min_p", self.min_p, 0.0..=1.0)?.unwrap_or(off.min_p),
-            repetition_penalty: number("repetition_penalty", self.repetition_penalty, 0.01..=10.0)?
-                .unwrap_or(off.repetition_penalty),
+            repetition_penalty: number(
+                "repetition_penalty",
+                self.repetition_penalty,
+                REPETITION_PENALTY,
+            )?
+            .unwrap_or(off.repetition_penalty),
             presence_penalty: number("presence_penalty", self.presence_penalty, -2.0..=2.0)?
                 .unwrap_or(off.presence_penalty),
             frequency_penalty: number("frequency_penalty", self.frequency_penalty, -2.0..=2.0)?
@@ -120,7 +126,7 @@ impl SharedFields {
 }
 
 /// Negative seeds are seeds too, except -1, which some clients send for "any".
-fn seed(number: &Number) -> Result<Option<u64>, ApiError> {
+pub(super) fn seed(number: &Number) -> Result<Option<u64>, ApiError> {
     match (number.as_u64(), number.as_i64()) {
         (Some(seed), _) => Ok(Some(seed)),
         (None, Some(-1)) => Ok(None),
@@ -130,7 +136,7 @@ fn seed(number: &Number) -> Result<Option<u64>, ApiError> {
 }
 
 /// A number in its range; f32 is what the sampler computes in.
-fn number(
+pub(super) fn number(
     field: &'static str,
     value: Option<f64>,
     range: RangeInclusive<f64>,
@@ -189,10 +195,14 @@ pub(super) fn deadline(headers: &HeaderMap, arrival: Instant) -> Result<Option<I
     }
 }
 
-/// `x-weir-session`: whose edit session this is.
+/// `x-weir-session`, or what Copilot's clients call it: whose edit session this is.
 pub(super) fn session(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let name = "x-weir-session";
-    let Some(value) = headers.get(name) else { return Ok(None) };
+    let Some(value) = headers.get(name) else {
+        // Not ours to find wrong.
+        let other = headers.get("vscode-sessionid").and_then(|value| value.to_str().ok());
+        return Ok(other.filter(|text| (1..=SESSION_BYTES_MAX).contains(&text.len())));
+    };
     match value.to_str() {
         Ok(text) if (1..=SESSION_BYTES_MAX).contains(&text.len()) => Ok(Some(text)),
         _ => {

@@ -1,7 +1,8 @@
 //! Connections: accepted up to a number, bounded in what they may take, drained on the way down.
 //!
-//! hyper's own timers bound a request's head; a body has its deadline in `body`; here are the
-//! bounds that hyper has not: a peer that says nothing, and a peer that stops reading.
+//! A body has its deadline in `body`, and hyper's timer ends an idle HTTP/1.1 connection; here are
+//! the bounds that hyper has not: a peer that says nothing or only half a head, and a peer that
+//! stops reading.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,6 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::Version;
 use bytes::Bytes;
 use http_body::Frame;
 use hyper::body::Incoming;
@@ -52,7 +54,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Limits {
     pub connections_max: usize,
-    /// For a request's head, and between two requests on an HTTP/1 connection.
+    /// For a request's head.
     pub header_read: Duration,
     /// For a request's body.
     pub body_read: Duration,
@@ -175,16 +177,14 @@ impl Door {
         let service = {
             let (router, presence) = (self.router.clone(), presence.clone());
             service_fn(move |request: hyper::Request<Incoming>| {
-                respond(
-                    router.clone(),
-                    request.map(Body::new),
-                    (LocalAddress(local), peer),
-                    presence.begin(),
-                )
+                let pulse = presence.begin(request.version());
+                let request = request.map(Body::new);
+                respond(router.clone(), request, (LocalAddress(local), peer), pulse)
             })
         };
         let builder = builder(&self.limits);
-        let io = TokioIo::new(Writing::new(stream, self.limits.write_stall));
+        let socket = Socket::new(stream, self.limits.write_stall, presence.clone());
+        let io = TokioIo::new(socket);
         let mut connection = pin!(builder.serve_connection(io, service));
         let mut tick = tokio::time::interval(self.limits.tick());
         let mut closing = false;
@@ -228,7 +228,9 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_read)
+        // hyper's timer runs from the end of the request before; that a head which has begun also
+        // comes to its end is seen to by `Presence`.
+        .header_read_timeout(limits.idle)
         .max_headers(HEADERS_MAX)
         .max_buf_size(BUFFER_BYTES_MAX);
     builder
@@ -253,6 +255,10 @@ struct State {
     busy: Instant,
     /// Whether there ever was one.
     used: bool,
+    /// Since when there are bytes of a request whose head is not whole. Only of HTTP/1: over HTTP/2
+    /// a peer may well say something without asking for anything.
+    begun: Option<Instant>,
+    http1: bool,
 }
 
 /// One request: since when the peer has not taken what its body gave.
@@ -264,20 +270,39 @@ struct Pulse {
 
 impl Presence {
     fn new() -> Self {
-        let state = State { pulses: Vec::new(), busy: Instant::now(), used: false };
+        let state = State {
+            pulses: Vec::new(),
+            busy: Instant::now(),
+            used: false,
+            begun: None,
+            http1: false,
+        };
         Self { state: Mutex::new(state) }
     }
 
-    fn begin(&self) -> Arc<Pulse> {
+    /// The peer has sent something.
+    fn heard(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = state.pulses.iter().any(|pulse| pulse.strong_count() > 0);
+        if state.http1 && !under_way && state.begun.is_none() {
+            state.begun = Some(Instant::now());
+        }
+    }
+
+    /// The head of a request is whole.
+    fn begin(&self, version: Version) -> Arc<Pulse> {
         let pulse = Arc::new(Pulse { born: Instant::now(), waiting: AtomicU64::new(0) });
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.pulses.retain(|pulse| pulse.strong_count() > 0);
         state.pulses.push(Arc::downgrade(&pulse));
         state.used = true;
+        state.begun = None;
+        state.http1 = version <= Version::HTTP_11;
         pulse
     }
 
-    /// Whether the peer has stopped reading, or has not asked for anything for too long.
+    /// Whether the peer has stopped reading, takes too long over a head, or has not asked for
+    /// anything for too long.
     fn is_over(&self, limits: &Limits) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stalled = false;
@@ -290,7 +315,8 @@ impl Presence {
             state.busy = Instant::now();
         }
         let silent = if state.used { limits.idle } else { limits.header_read };
-        stalled || state.busy.elapsed() > silent
+        let lingers = state.begun.is_some_and(|begun| begun.elapsed() > limits.header_read);
+        stalled || lingers || state.busy.elapsed() > silent
     }
 }
 
@@ -345,17 +371,18 @@ impl http_body::Body for Watched {
     }
 }
 
-/// A socket whose writes fail when the peer takes nothing for too long.
-struct Writing {
+/// A socket whose writes fail when the peer takes nothing for too long, and whose reads are heard of.
+struct Socket {
     stream: TcpStream,
+    presence: Arc<Presence>,
     limit: Duration,
     /// Set while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl Writing {
-    fn new(stream: TcpStream, limit: Duration) -> Self {
-        Self { stream, limit, deadline: None }
+impl Socket {
+    fn new(stream: TcpStream, limit: Duration, presence: Arc<Presence>) -> Self {
+        Self { stream, presence, limit, deadline: None }
     }
 
     fn within_limit(
@@ -374,17 +401,22 @@ impl Writing {
     }
 }
 
-impl AsyncRead for Writing {
+impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, into);
+        if into.filled().len() > before {
+            self.presence.heard();
+        }
+        read
     }
 }
 
-impl AsyncWrite for Writing {
+impl AsyncWrite for Socket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

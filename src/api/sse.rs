@@ -1,5 +1,5 @@
-//! A reply as server-sent events: what is ready is written into one buffer and leaves as one
-//! frame.
+//! A reply in parts, as its dialect writes them: what is ready is written into one buffer and leaves
+//! as one frame.
 //!
 //! Dropping the body drops the completion, which cancels its work: hyper drops it when the client
 //! leaves, `serve` when the client stops reading.
@@ -9,15 +9,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::http::StatusCode;
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::Stream as _;
 use http_body::{Body, Frame};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::accounting::Account;
-use super::answer::{self, Merged, going_down};
+use super::answer::{Merged, going_down};
 use super::error::ApiError;
-use super::reply::{Cursor, Shape};
+use super::reply::{Letter, Summary};
 use crate::completion::{Event, Refusal};
 use crate::dispatch::Costs;
 
@@ -25,8 +25,7 @@ use crate::dispatch::Costs;
 const FRAME_BYTES: usize = 8 << 10;
 
 pub(super) struct EventStream {
-    shape: Shape,
-    cursors: Vec<Cursor>,
+    letter: Box<dyn Letter>,
     /// None once the last event was written.
     events: Option<Merged>,
     costs: Vec<Costs>,
@@ -37,17 +36,16 @@ pub(super) struct EventStream {
 }
 
 impl EventStream {
+    /// The letter was opened.
     pub(super) fn new(
-        shape: Shape,
-        choices: usize,
+        letter: Box<dyn Letter>,
         events: Merged,
         costs: Vec<Costs>,
         account: Account,
         ended: CancellationToken,
     ) -> Self {
         Self {
-            shape,
-            cursors: vec![Cursor::default(); choices],
+            letter,
             events: Some(events),
             costs,
             account,
@@ -57,38 +55,30 @@ impl EventStream {
     }
 
     fn write(&mut self, event: Event) {
+        let (letter, out) = (&mut self.letter, &mut self.buffer);
         match event {
-            Event::Prompt { choice, text, tokens } => {
-                let cursor = &mut self.cursors[choice as usize];
-                self.shape.text(&mut self.buffer, choice, &text, &tokens, cursor);
-            }
+            Event::Prompt { choice, text, tokens } => letter.text(out, choice, &text, &tokens),
             Event::Chunk(chunk) => {
-                let cursor = &mut self.cursors[chunk.choice as usize];
-                self.shape.begin(&mut self.buffer, chunk.choice, cursor);
+                letter.begin(out, chunk.choice);
                 self.account.text(chunk.choice);
-                let text = chunk.as_str();
-                self.shape.text(&mut self.buffer, chunk.choice, text, &chunk.tokens, cursor);
+                letter.text(out, chunk.choice, chunk.as_str(), &chunk.tokens);
             }
             Event::Finished { choice, reason } => {
-                let cursor = &mut self.cursors[choice as usize];
-                self.shape.begin(&mut self.buffer, choice, cursor);
-                self.shape.finish(&mut self.buffer, choice, reason);
+                letter.begin(out, choice);
+                letter.finish(out, choice, reason);
             }
             Event::Usage(usage) => {
-                let settled = answer::sum(&self.costs, Costs::settled);
-                self.shape.done(&mut self.buffer, &usage, settled);
+                let summary = Summary::new(usage, &self.costs, &self.account);
+                letter.done(out, &summary);
                 self.end();
             }
             Event::Failed(refusal) => self.fail(&refusal),
         }
     }
 
-    /// A stream that breaks says so and sends no `[DONE]`.
     fn fail(&mut self, refusal: &Refusal) {
         tracing::debug!(reason = %refusal.reason.code(), source = ?refusal.source, "broke");
-        self.buffer.put_slice(b"data: ");
-        self.buffer.put_slice(&ApiError::from(refusal).to_json());
-        self.buffer.put_slice(b"\n\n");
+        self.letter.failed(&mut self.buffer, &ApiError::from(refusal));
         self.account.broke(&refusal.reason);
         self.end();
     }

@@ -30,5 +30,29 @@ pub(super) async fn ready<S: Service>(State(api): State<Arc<Api<S>>>) -> Respons
 
 pub(super) async fn metrics<S: Service>(State(api): State<Arc<Api<S>>>) -> Response {
     api.live().service.publish(&api.telemetry);
-    ([(CONTENT_TYPE, PROMETHEUS)], api.telemetry.render()).into_response()
+    let mut text = api.telemetry.render();
+    text.push_str(&aliases(&text));
+    ([(CONTENT_TYPE, PROMETHEUS)], text).into_response()
+}
+
+/// The names under which llama.cpp's dashboards look for the same numbers.
+const ALIASES: [(&str, &str, &str); 6] = [
+    ("prompt_tokens_total", "counter", "weir_tokens_total{kind=\"prompt\"}"),
+    ("tokens_predicted_total", "counter", "weir_tokens_total{kind=\"generated\"}"),
+    ("requests_processing", "gauge", "weir_sequences_running"),
+    ("requests_deferred", "gauge", "weir_sequences_waiting"),
+    ("spec_decode_num_draft_tokens_total", "counter", "weir_draft_tokens_total"),
+    ("spec_decode_num_accepted_tokens_total", "counter", "weir_draft_accepted_total"),
+];
+
+fn aliases(text: &str) -> String {
+    let value =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let mut more = String::new();
+    for (alias, kind, name) in ALIASES {
+        if let Some(value) = value(name) {
+            more += &format!("# TYPE llamacpp:{alias} {kind}\nllamacpp:{alias} {value}\n");
+        }
+    }
+    more
 }

@@ -76,7 +76,9 @@ fn is_from_here(request: &Request) -> bool {
 fn key(headers: &HeaderMap) -> Option<&str> {
     let bearer = text(headers, AUTHORIZATION.as_str()).and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+        // GitHub's clients fetch a token with a key of this scheme.
+        let known = ["bearer", "token"].iter().any(|one| scheme.eq_ignore_ascii_case(one));
+        known.then(|| key.trim())
     });
     let others = ["x-api-key", "api-key"].into_iter().filter_map(|name| text(headers, name));
     bearer.into_iter().chain(others).find(|key| !key.is_empty())

@@ -22,8 +22,8 @@ pub use self::local::{Facts, Local, LocalError, write_cache};
 pub use self::reload::{Loaded, ReloadError, Reloaded};
 use crate::api::{self, Api, Doors, Limits, ModelCard, Placed, Service, Shed};
 use crate::cloud::{self, EgressError, Provider};
-use crate::completion::{CompletionRequest, CompletionStream, Refusal};
-use crate::config::{CloudConfig, Config};
+use crate::completion::{ChatMessage, CompletionRequest, CompletionStream, Refusal};
+use crate::config::{CloudConfig, Config, ServeConfig};
 use crate::dispatch::{
     self, Bounds, Dispatcher, Explanation, Left, Load, Quote, Rates, Safeguards, Standing, Target,
     Terms,
@@ -79,11 +79,7 @@ pub enum StartError {
 /// Binds the listeners, loads the model, starts the engine and begins to serve. The listeners
 /// come first: a port that is taken is known at once, not after a model was read.
 pub async fn start(config: Config) -> Result<App, StartError> {
-    let mut listeners = Vec::with_capacity(config.serve.listen.len());
-    for &address in &config.serve.listen {
-        let bound = TcpListener::bind(address).await;
-        listeners.push(bound.map_err(|source| StartError::Listen { address, source })?);
-    }
+    let listeners = listen(&config.serve).await?;
     let addresses: Vec<SocketAddr> =
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let instance = Instance::random();
@@ -244,6 +240,26 @@ impl App {
     }
 }
 
+/// Binds all that was typed, and of the others what this machine has: a port that another program
+/// has taken is an error there too, as clients would talk to that one.
+async fn listen(serve: &ServeConfig) -> Result<Vec<TcpListener>, StartError> {
+    let mut listeners = Vec::with_capacity(serve.listen.len() + serve.listen_too.len());
+    for &address in &serve.listen {
+        let bound = TcpListener::bind(address).await;
+        listeners.push(bound.map_err(|source| StartError::Listen { address, source })?);
+    }
+    for &address in &serve.listen_too {
+        match TcpListener::bind(address).await {
+            Ok(listener) => listeners.push(listener),
+            Err(source) if source.kind() == io::ErrorKind::AddrInUse => {
+                return Err(StartError::Listen { address, source });
+            }
+            Err(error) => tracing::debug!(%address, %error, "not on this machine"),
+        }
+    }
+    Ok(listeners)
+}
+
 fn card(facts: &Facts) -> ModelCard {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     ModelCard {
@@ -252,6 +268,11 @@ fn card(facts: &Facts) -> ModelCard {
         chat: facts.chat,
         vocabulary: u32::try_from(facts.vocabulary).unwrap_or(u32::MAX),
         context: u32::try_from(facts.context).unwrap_or(u32::MAX),
+        fim: facts.fim.is_some(),
+        parameters: facts.parameters,
+        bytes: facts.weight_bytes as u64,
+        weights: facts.weight_format.to_string().into(),
+        slots: u32::try_from(facts.slots).unwrap_or(u32::MAX),
     }
 }
 
@@ -340,11 +361,25 @@ impl Service for Rooms {
         &self.card
     }
 
+    async fn tokenize(&self, text: String, special: bool) -> Result<Vec<u32>, Refusal> {
+        self.dispatcher.local().tokenize_text(text, special).await
+    }
+
+    fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.dispatcher.local().tokenizer().bytes(id).to_vec()
+    }
+
+    fn render_chat(&self, messages: &[ChatMessage]) -> Result<String, Refusal> {
+        self.dispatcher.local().render_chat(messages)
+    }
+
     fn load(&self) -> api::Load {
         let saturation = self.dispatcher.local().saturation();
         api::Load {
             work_ahead_ms: saturation.work_ahead_ms(),
             prefill_tokens_per_second: saturation.prefill_rate(),
+            running: saturation.running(),
+            waiting: saturation.waiting(),
         }
     }
 

@@ -6,6 +6,8 @@ mod cloud;
 mod complete;
 mod cursor;
 mod ledger;
+#[cfg(feature = "lsp")]
+mod lsp;
 mod plan;
 mod remote;
 mod route;
@@ -37,6 +39,9 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Print the completion at a cursor of a file
     Complete(complete::CompleteArgs),
+    /// Suggest what comes next in an editor, which starts this as a language server
+    #[cfg(feature = "lsp")]
+    Lsp(lsp::LspArgs),
     /// Say everything that is wrong with the configuration
     Check,
     /// Measure
@@ -153,8 +158,10 @@ pub fn run(args: Args) -> ExitCode {
     let source = args.options.source(offline);
     let Some(config) = source.load_aloud() else { return ExitCode::from(2) };
     let done = match args.command {
-        Command::Serve(_) => serve::run(config, source),
+        Command::Serve(serve) => serve::run(config, source, &serve),
         Command::Complete(complete) => complete::run(complete, &config),
+        #[cfg(feature = "lsp")]
+        Command::Lsp(lsp) => lsp::run(lsp, &source),
         Command::Check => say("the configuration is valid\n").map_err(Into::into),
         Command::Bench(bench) => bench::run(&bench, &config),
         Command::Cache(cache) => cache::run(cache, config.model.cache.as_ref()),
@@ -190,6 +197,11 @@ enum Failure {
     Local(#[from] crate::app::LocalError),
     #[error(transparent)]
     Remote(#[from] crate::cloud::RemoteError),
+    #[error(transparent)]
+    Share(#[from] crate::share::ShareError),
+    #[cfg(feature = "lsp")]
+    #[error(transparent)]
+    Lsp(#[from] crate::lsp::LspError),
     #[error("{0}")]
     Refused(#[from] crate::completion::Refusal),
     #[error("{0}")]

@@ -3,26 +3,45 @@
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, Source, block_on, say};
 use crate::app::{self, App, Facts, ReloadError};
 use crate::config::{CloudConfig, Complaint, Config};
+use crate::share::{Claim, Folder, Unused};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {
     /// Use no cloud, whatever the file says: weir opens no socket but the listener
     #[arg(long)]
     pub(super) offline: bool,
+    /// Be the engine of this user's editors: `weir lsp` finds it, and starts no other
+    #[arg(long)]
+    share: bool,
+    /// Like --share, and end when no editor has been there for so long
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60")]
+    while_used: Option<u64>,
+}
+
+impl ServeArgs {
+    /// Before a model is read: there is one such engine at most.
+    async fn claim(&self) -> Result<Option<Claim>, Failure> {
+        if !self.share && self.while_used.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Claim::take(Folder::of_user()?).await?))
+    }
 }
 
 /// `source`: where `config` came from, and its successors will.
-pub(super) fn run(config: Config, source: Source) -> Result<(), Failure> {
-    block_on(serve(config, source))?
+pub(super) fn run(config: Config, source: Source, args: &ServeArgs) -> Result<(), Failure> {
+    block_on(serve(config, source, args))?
 }
 
-async fn serve(config: Config, source: Source) -> Result<(), Failure> {
+async fn serve(config: Config, source: Source, args: &ServeArgs) -> Result<(), Failure> {
+    let claim = args.claim().await?;
     let mut signals = Signals::new().map_err(Failure::Signals)?;
     let clouds = config.clouds_in_use().to_vec();
     let mut app = tokio::select! {
@@ -34,18 +53,49 @@ async fn serve(config: Config, source: Source) -> Result<(), Failure> {
         // Whoever started it may have closed its output; the server is there for others.
         tracing::warn!(%error, "the banner cannot be written");
     }
-    while signals.next().await == Asked::Reload {
-        tokio::select! {
-            biased;
-            () = signals.end() => break,
-            () = reload(&mut app, &source) => {}
-        }
+    if let (Some(claim), Some(address)) = (&claim, app.addresses().first()) {
+        claim.announce(reachable(address))?;
     }
+    let left = tokio::select! {
+        left = unused(claim.as_ref(), args.while_used) => Some(left),
+        () = asked_to_end(&mut signals, &mut app, &source) => None,
+    };
+    if let Some(claim) = claim {
+        claim.withdraw()?;
+    }
+    // Whoever waited to look for an engine finds none, and starts one.
+    drop(left);
     tracing::info!("going down; a second signal ends it at once");
     tokio::select! {
         () = app.shutdown() => Ok(()),
         () = signals.end() => {
             Err(Failure::Other("ended by a second signal; running streams were cut".into()))
+        }
+    }
+}
+
+/// Reads the configuration again as often as it is asked to.
+async fn asked_to_end(signals: &mut Signals, app: &mut App, source: &Source) {
+    while signals.next().await == Asked::Reload {
+        tokio::select! {
+            biased;
+            () = signals.end() => return,
+            () = reload(app, source) => {}
+        }
+    }
+}
+
+/// Returns when nobody needs this weir any more; without a limit, never.
+async fn unused(claim: Option<&Claim>, limit: Option<u64>) -> Unused {
+    let (Some(claim), Some(seconds)) = (claim, limit) else { return std::future::pending().await };
+    match claim.unused(Duration::from_secs(seconds)).await {
+        Ok(unused) => {
+            tracing::info!("no editor is left");
+            unused
+        }
+        Err(error) => {
+            tracing::warn!(%error, "it cannot be seen whether an editor is left; weir stays");
+            std::future::pending().await
         }
     }
 }

@@ -34,10 +34,13 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Result<String, VarError>;
 
 /// What a key is when nobody typed it; docs/configuration.md says the same.
 mod defaults {
-    use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
     pub(super) const LISTEN: SocketAddr =
         SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8012));
+    /// To some editors `localhost` is this.
+    pub(super) const LISTEN_V6: SocketAddr =
+        SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::LOCALHOST, 8012, 0, 0));
     pub(super) const GRACE_MS: i64 = 30_000;
     pub(super) const CONNECTIONS_MAX: i64 = 1024;
     pub(super) const SLOTS: i64 = 8;
@@ -123,12 +126,16 @@ impl Config {
     pub fn keep_what_only_a_start_sets(&mut self, running: &Self) -> Vec<&'static str> {
         let (serve, was) = (&mut self.serve, &running.serve);
         let mut changed = vec![
-            ("[serve] listen", serve.listen != was.listen),
+            (
+                "[serve] listen",
+                (&serve.listen, &serve.listen_too) != (&was.listen, &was.listen_too),
+            ),
             ("[serve] grace_ms", serve.grace != was.grace),
             ("[serve] connections_max", serve.connections_max != was.connections_max),
             ("[model]", self.model != running.model),
         ];
         serve.listen.clone_from(&was.listen);
+        serve.listen_too.clone_from(&was.listen_too);
         (serve.grace, serve.connections_max) = (was.grace, was.connections_max);
         self.model.clone_from(&running.model);
         if let Some(opened) = &running.ledger {
@@ -155,6 +162,27 @@ pub fn peer_key() -> Result<Option<Secret>, String> {
     }
 }
 
+/// The key in a file that only its owner (and group) may read.
+pub fn key_file(path: &Path) -> Result<Secret, String> {
+    validate::key_from_file(path).map_err(|wrong| format!("{}: {wrong}", path.display()))
+}
+
+/// Where the processes of the user with this number find each other: below `XDG_RUNTIME_DIR`, or
+/// where there is none below the folder for temporary files, which all users share.
+pub fn runtime_folder(user: u32) -> PathBuf {
+    let folder = |name: &str| {
+        let named = environment(name).ok().map(PathBuf::from);
+        named.filter(|folder| folder.is_absolute() && folder.is_dir())
+    };
+    match folder("XDG_RUNTIME_DIR") {
+        Some(folder) => folder.join("weir"),
+        None => {
+            let shared = folder("TMPDIR").unwrap_or_else(|| "/tmp".into());
+            shared.join(format!("weir-{user}"))
+        }
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place where the environment is read")]
 fn environment(name: &str) -> Result<String, VarError> {
     std::env::var(name)
@@ -163,10 +191,14 @@ fn environment(name: &str) -> Result<String, VarError> {
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
     pub listen: Vec<SocketAddr>,
+    /// Listened on too where the machine has such addresses: nobody typed them.
+    pub listen_too: Vec<SocketAddr>,
     /// Host header values accepted beside loopback names and the listen addresses.
     pub allow_hosts: Vec<String>,
     /// Origins of web pages that may use the gateway.
     pub allow_origins: Vec<String>,
+    /// Whether Copilot's clients get a token here instead of at GitHub.
+    pub copilot_token: bool,
     /// How long running streams may go on after SIGTERM.
     pub grace: Duration,
     /// Open connections; the next one waits to be accepted.

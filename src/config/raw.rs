@@ -56,6 +56,7 @@ pub struct RawServe {
     pub listen: Option<Vec<String>>,
     pub allow_hosts: Option<Vec<String>>,
     pub allow_origins: Option<Vec<String>>,
+    pub copilot_token: Option<bool>,
     pub grace_ms: Option<i64>,
     pub connections_max: Option<i64>,
 }
@@ -198,6 +199,7 @@ impl RawServe {
         self.listen = section.take("listen");
         self.allow_hosts = section.take("allow_hosts");
         self.allow_origins = section.take("allow_origins");
+        self.copilot_token = section.take("copilot_token");
         self.grace_ms = section.take("grace_ms");
         self.connections_max = section.take("connections_max");
     }

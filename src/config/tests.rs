@@ -51,6 +51,7 @@ const CLOUD: &str = r#"
 fn an_empty_file_is_the_default() {
     let (config, warnings) = load("").unwrap();
     assert_eq!(config.serve.listen, ["127.0.0.1:8012".parse().unwrap()]);
+    assert_eq!(config.serve.listen_too, ["[::1]:8012".parse().unwrap()]);
     assert_eq!(config.model.path, ModelPath::Builtin);
     assert_eq!(config.model.slots, 8);
     assert_eq!(config.model.speculate, Speculate::Auto);

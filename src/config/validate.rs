@@ -21,7 +21,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub(super) use keys::key;
+pub(super) use keys::{key, key_from_file};
 
 use super::{
     Cache, Complaint, Config, FimOrder, KvFormat, Lookup, ModelConfig, ModelPath, OverflowConfig,
@@ -144,15 +144,21 @@ impl Checker<'_> {
     fn serve(&mut self, raw: &RawServe, keyed: bool) -> ServeConfig {
         self.prefix = "[serve] ".into();
         let allow_hosts = self.hosts(raw.allow_hosts.as_deref().unwrap_or_default());
-        let listen = self.listen(raw.listen.as_deref());
+        let (listen, listen_too) = match raw.listen.as_deref() {
+            Some(typed) => (self.listen(typed), Vec::new()),
+            None => (vec![defaults::LISTEN], vec![defaults::LISTEN_V6]),
+        };
         for address in listen.iter().filter(|at| !at.ip().to_canonical().is_loopback()) {
             self.warn_open(*address, &allow_hosts, keyed);
         }
         ServeConfig {
-            connections_max: self.connections_max(raw.connections_max, listen.len()),
+            connections_max: self
+                .connections_max(raw.connections_max, listen.len() + listen_too.len()),
             listen,
+            listen_too,
             allow_hosts,
             allow_origins: self.origins(raw.allow_origins.as_deref().unwrap_or_default()),
+            copilot_token: raw.copilot_token.unwrap_or(false),
             grace: self.duration("grace_ms", raw.grace_ms, defaults::GRACE_MS, 0),
         }
     }
@@ -168,8 +174,7 @@ impl Checker<'_> {
         max
     }
 
-    fn listen(&mut self, typed: Option<&[String]>) -> Vec<SocketAddr> {
-        let Some(typed) = typed else { return vec![defaults::LISTEN] };
+    fn listen(&mut self, typed: &[String]) -> Vec<SocketAddr> {
         let mut addresses: Vec<SocketAddr> = Vec::new();
         for text in typed {
             match text.parse::<SocketAddr>() {

@@ -18,6 +18,9 @@ use crate::policy::redact::Cleared;
 
 /// Clouds that one request is sent to after the first one failed it.
 const RETRIES_MAX: u32 = 2;
+/// What runs here ends by itself at its deadline, with what it has by then. So long after it, it
+/// does not: a few steps.
+pub(super) const LOCAL_GRACE: Duration = Duration::from_millis(250);
 
 /// How often a request may still be sent to a cloud.
 pub(super) struct Tries {
@@ -163,7 +166,8 @@ impl<L: Local, C: Backend + Quote> Dispatcher<L, C> {
         let predicted = began.elapsed() + still;
         let starting = async {
             let stream = self.local.start(prepared)?;
-            let stream = by_deadline(request, with_content(stream)).await?;
+            let patience = request.deadline.map(|deadline| deadline + LOCAL_GRACE);
+            let stream = by(patience, with_content(stream)).await?;
             let took = began.elapsed();
             self.calibration.record(predicted, took);
             if let Some(hedge) = &self.hedge {
@@ -399,7 +403,14 @@ async fn by_deadline<T>(
     request: &CompletionRequest,
     starting: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<T, Refusal> {
-    match request.deadline {
+    by(request.deadline, starting).await
+}
+
+async fn by<T>(
+    deadline: Option<Instant>,
+    starting: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    match deadline {
         None => starting.await,
         Some(deadline) => {
             timeout_at(deadline, starting).await.unwrap_or_else(|_| Err(late(Reason::Deadline)))

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{StreamExt, stream};
 
+use super::ask::LOCAL_GRACE;
 use super::*;
 use crate::completion::compliance::RequestPolicy;
 use crate::completion::compliance::{FedRamp, KeptHere, Requires};
@@ -445,14 +446,14 @@ async fn retry_after_and_a_wrong_key_pause_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn the_deadline_holds_wherever_the_request_is() {
-    for saturation in [0.0, 2.0] {
+    for (saturation, grace) in [(0.0, LOCAL_GRACE), (2.0, Duration::ZERO)] {
         let b = bench(Fake::new([Act::Hang]), &[Fake::new([Act::Hang])]);
         b.local.load(saturation);
         let started = Instant::now();
         let deadline = started + Duration::from_millis(700);
         let (refusal, route) = b.dispatcher.dispatch(request(Some(deadline))).await.err().unwrap();
         assert_eq!((refusal.reason, route), (Reason::Deadline, Route::Shed));
-        assert_eq!(started.elapsed(), Duration::from_millis(700));
+        assert_eq!(started.elapsed(), Duration::from_millis(700) + grace);
         assert_eq!(b.local.asked() + b.clouds[0].asked(), 1);
         let late = b.dispatcher.dispatch(request(Some(started))).await.err().unwrap();
         assert_eq!(late.0.reason, Reason::Deadline);

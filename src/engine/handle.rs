@@ -23,7 +23,8 @@ use super::predict::Predictor;
 use super::prompt::{Prompt, Prompts};
 use super::saturation::Saturation;
 use crate::completion::{
-    Backend, CompletionRequest, CompletionStream, Event, Input, Reason, Refusal, Usage,
+    Backend, ChatMessage, CompletionRequest, CompletionStream, Event, FinishReason, Input,
+    Priority, Reason, Refusal, Usage,
 };
 
 /// Prompts tokenised at once. A long one takes milliseconds, and the cores belong to the device.
@@ -171,8 +172,13 @@ impl EngineHandle {
         Ok(())
     }
 
+    /// A place for each choice; none for a warm-up that there is no room for.
     fn reserve(&self, request: &CompletionRequest) -> Result<Vec<Place>, Refusal> {
-        let places = self.shared.places.reserve(request.n as usize).ok_or_else(|| {
+        let places = self.shared.places.reserve(request.n as usize, request.priority);
+        if places.is_none() && request.priority == Priority::WarmUp {
+            return Ok(Vec::new());
+        }
+        let places = places.ok_or_else(|| {
             let ahead = Duration::from_secs_f64(self.saturation().work_ahead_ms() / 1e3);
             Refusal::new(Reason::QueueFull, "The queue is full; try again later.")
                 .with_retry_after(ahead.max(RETRY_MIN))
@@ -198,6 +204,28 @@ impl EngineHandle {
             Err(Refusal::new(Reason::EngineFailed, "The prompt could not be tokenised.")
                 .with_source(error))
         })
+    }
+
+    /// The ids of a text, off the async threads like every prompt's. What spells a control token is
+    /// one only where `special` says so.
+    pub async fn tokenize_text(&self, text: String, special: bool) -> Result<Vec<u32>, Refusal> {
+        let turn = Arc::clone(&self.shared.tokenise).acquire_owned().await;
+        let turn = turn.expect("the semaphore is never closed");
+        let prompts = Arc::clone(&self.shared.prompts);
+        let ids = tokio::task::spawn_blocking(move || {
+            let ids = prompts.bare(&text, special);
+            drop(turn);
+            ids
+        });
+        ids.await.unwrap_or_else(|error| {
+            Err(Refusal::new(Reason::EngineFailed, "The text could not be tokenised.")
+                .with_source(error))
+        })
+    }
+
+    /// A conversation as the model's chat template writes it.
+    pub fn render_chat(&self, messages: &[ChatMessage]) -> Result<String, Refusal> {
+        self.shared.prompts.render(messages)
     }
 
     fn rules(&self, request: &CompletionRequest) -> Result<SequenceRules, Refusal> {
@@ -235,10 +263,16 @@ impl EngineHandle {
         self.check_open(&request)?;
         let rules = self.rules(&request)?;
         let mut places = self.reserve(&request)?;
+        let Some(first) = places.first_mut() else {
+            let (prompt, since) = (Prompt::default(), Instant::now());
+            return Ok(Prepared { request, prompt, rules, places, work_ms: 0.0, since });
+        };
         let prompt = self.tokenise(&request).await?;
         let uncached = self.uncached(request.tenant, &prompt);
-        places[0].announce(uncached);
-        let before = self.saturation().work_before_ms(places.len(), uncached);
+        first.announce(uncached);
+        // A warm-up does not count as work ahead, of itself neither.
+        let counted = first.arrival.as_ref().map_or((0, 0), |_| (request.n as usize, uncached));
+        let before = self.saturation().work_before_ms(counted.0, counted.1);
         let work_ms = before + self.saturation().own_work_ms(uncached);
         Ok(Prepared { request, prompt, rules, places, work_ms, since: Instant::now() })
     }
@@ -304,7 +338,15 @@ impl EngineHandle {
             priority: request.priority,
             tenant: request.tenant,
             time_left,
+            time: request.time,
         };
+        if places.is_empty() {
+            for choice in 0..request.n {
+                let reason = FinishReason::Length;
+                let end = SequenceEvent::Finished { choice, reason, cached: 0, generated: 0 };
+                reply.try_send(end).expect("a reply has room for all events of its sequences");
+            }
+        }
         let submitted = Instant::now();
         for (choice, place) in (0..request.n).zip(places) {
             let id = SequenceId(first + u64::from(choice));
@@ -331,7 +373,8 @@ impl Backend for EngineHandle {
     }
 }
 
-/// A request that has its places and was read. Dropping it gives them back.
+/// A request that has its places and was read, or a warm-up that there is no room for and that
+/// ends as it starts. Dropping it gives the places back.
 pub struct Prepared {
     request: Arc<CompletionRequest>,
     prompt: Prompt,
@@ -380,8 +423,9 @@ impl Answer {
         choices: u32,
     ) -> Self {
         // Cached tokens are the least that any choice found: a sibling's work is no cache.
+        let taken_back = first.rules.healing.as_ref().map_or(0, |taken| taken.tokens);
         let usage = Usage {
-            prompt_tokens: first.prompt.len() as u64,
+            prompt_tokens: (first.prompt.len() + taken_back) as u64,
             cached_tokens: u64::MAX,
             completion_tokens: 0,
         };

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::heal::Taken;
 use super::place::Place;
-use crate::completion::{Chunk, FinishReason, Priority, Reason, TokenLogprob};
+use crate::completion::{Chunk, FinishReason, Priority, Reason, TimeLimits, TokenLogprob};
 
 /// Names a sequence from its submission on. Ids ascend in the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +38,8 @@ pub(super) struct SequenceSpec {
     pub(super) tenant: u32,
     /// How long the client goes on waiting, counted from submission.
     pub(super) time_left: Option<Duration>,
+    /// How long parts of the work may take.
+    pub(super) time: TimeLimits,
 }
 
 /// How a request's tokens are chosen, reported and ended.

@@ -1,8 +1,8 @@
 //! The engine: one OS thread that owns the device.
 //!
 //! An [`EngineHandle`] turns a request into sequences and sends them over; [`Engine::run`] is
-//! the thread's whole life: take what arrived, decide who runs, run one step, take in what it
-//! came to, say how busy we are. The thread never awaits, never logs per token and never waits
+//! the thread's whole life: take what arrived, decide who runs, run one step (or give it up, if
+//! everybody leaves whom it is for), take in what it came to, say how busy we are. The thread never awaits, never logs per token and never waits
 //! for a reader: each reply has room for everything its sequences will ever send.
 //!
 //! In reading order: [`message`] is what crosses; `handle` one side of it, this file the other;
@@ -25,9 +25,9 @@ use tokio::sync::watch;
 use self::draft::Costs;
 use self::handle::{Link, Shared};
 use self::message::{Command, Submission};
-use self::place::Places;
+use self::place::{Places, WARM_UPS_MAX};
 use self::prompt::Prompts;
-use self::scheduler::{Scheduler, slots_max};
+use self::scheduler::{Moment, Scheduler, slots_max};
 use self::sequence::End;
 use crate::completion::Reason;
 use crate::config::Speculate;
@@ -61,7 +61,7 @@ pub(crate) use self::predict::Predictor;
 pub(crate) use self::rates::Rates;
 pub(crate) use self::saturation::Load;
 pub use self::saturation::Saturation;
-pub(crate) use self::scheduler::{StepRows, TOKENS_PER_TURN};
+pub(crate) use self::scheduler::{Company, Span, StepRows, TOKENS_PER_TURN};
 pub(crate) use self::sequence::Rank;
 
 /// A model, ready to run.
@@ -115,7 +115,7 @@ pub fn start(
     let places = Arc::new(Places::new(slots + options.queue_max, saturation));
     // Each place is one submission and at most one cancel; twice that, because places are taken
     // again between two looks into the inbox; and one command to stop.
-    let (inbox_in, inbox) = sync_channel(4 * places.max() + 1);
+    let (inbox_in, inbox) = sync_channel(4 * (places.max() + WARM_UPS_MAX) + 1);
     let (health_in, health) = watch::channel(Health::Starting);
     let scheduler = Scheduler::new(
         limits.clone(),
@@ -175,21 +175,38 @@ impl Engine {
             let rates = &self.rates;
             let always = self.speculate == Speculate::Always;
             let costs = if always { &self.free } else { rates.costs() };
+            let moment = moment(&self.places);
             let rows = self
                 .scheduler
-                .schedule(Instant::now(), costs, |decodes| rates.prefill_rows(decodes));
+                .schedule(moment, costs, |decodes, span| rates.prefill_rows(decodes, span));
             if !rows.is_empty() {
-                let ticket = self.device.submit(self.scheduler.step())?;
-                self.device.collect(ticket, &mut self.rows)?;
+                let ran = self.run_step()?;
                 let now = Instant::now();
-                self.rates.record(rows, now.duration_since(since));
+                match ran {
+                    true => {
+                        self.rates.record(rows, now.duration_since(since));
+                        let generated = self.scheduler.advance(&self.rows);
+                        self.rates.record_tokens(rows, generated);
+                    }
+                    // Part of a step says nothing of how long one takes.
+                    false => self.scheduler.discard(),
+                }
                 since = now;
-                let generated = self.scheduler.advance(&self.rows);
-                self.rates.record_tokens(rows, generated);
             }
             self.publish();
         }
         Ok(())
+    }
+
+    /// Runs the step that was scheduled. False: it was given up, because it was for nobody.
+    fn run_step(&mut self) -> Result<bool, DeviceError> {
+        let Self { device, scheduler, places, rows, .. } = self;
+        let mut go_on = || scheduler.wants_step(moment(places));
+        let Some(ticket) = device.submit(scheduler.step(), &mut go_on)? else {
+            return Ok(false);
+        };
+        device.collect(ticket, rows)?;
+        Ok(true)
     }
 
     /// Takes in everything that arrived; waits only when there is nothing else to do. False:
@@ -247,6 +264,10 @@ impl Engine {
         self.scheduler.end_all(end);
         self.publish();
     }
+}
+
+fn moment(places: &Places) -> Moment {
+    Moment { now: Instant::now(), arriving: places.saturation.arriving_now() }
 }
 
 /// The thread's whole life, whatever happens: everybody who waits gets an end. After a panic the

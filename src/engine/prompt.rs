@@ -30,9 +30,9 @@ pub(super) struct Prompts {
 }
 
 /// A prompt that fits.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Prompt {
-    /// At least one.
+    /// At least one; none only where none are read.
     pub(super) ids: Vec<u32>,
     /// Where in `ids` the text ends that is continued: at the end, but for a FIM prompt whose
     /// suffix follows.
@@ -127,23 +127,29 @@ impl Prompts {
     }
 
     fn conversation(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, Refusal> {
-        let Some(template) = &self.chat else {
-            return Err(Refusal::new(
-                Reason::Unsupported,
-                "This model has no chat template; use the completions route.",
-            ));
-        };
-        let messages: Vec<Message<'_>> = messages
-            .iter()
-            .map(|message| Message { role: &message.role, content: &message.content })
-            .collect();
-        template.encode(&self.tokenizer, &messages).map_err(|error| match error {
-            ChatError::Tokenizer(error) => untokenised(error),
-            error => {
-                let reason = Reason::Invalid { param: Some("messages") };
-                Refusal::new(reason, sentence(&error)).with_source(error)
-            }
+        let template = self.template()?;
+        template.encode(&self.tokenizer, &borrowed(messages)).map_err(unconversed)
+    }
+
+    /// A conversation as text.
+    pub(super) fn render(&self, messages: &[ChatMessage]) -> Result<String, Refusal> {
+        self.template()?.render(&borrowed(messages)).map_err(unconversed)
+    }
+
+    fn template(&self) -> Result<&ChatTemplate, Refusal> {
+        self.chat.as_ref().ok_or_else(|| {
+            let message = "This model has no chat template; use the completions route.";
+            Refusal::new(Reason::Unsupported, message)
         })
+    }
+
+    /// The ids of a bare text, with control tokens where `special`.
+    pub(super) fn bare(&self, text: &str, special: bool) -> Result<Vec<u32>, Refusal> {
+        let ids = match special {
+            true => self.tokenizer.encode_special(text),
+            false => self.tokenizer.encode(text),
+        };
+        ids.map_err(untokenised)
     }
 
     fn middle(&self, input: &FimInput, max_tokens: Option<u32>) -> Result<Rendered, Refusal> {
@@ -206,6 +212,23 @@ impl Prompt {
             self.healing = take_back(&mut self.ids, tokenizer);
             self.cursor = self.ids.len();
             self.max_tokens += self.healing.as_ref().map_or(0, |taken| taken.tokens);
+        }
+    }
+}
+
+fn borrowed(messages: &[ChatMessage]) -> Vec<Message<'_>> {
+    messages
+        .iter()
+        .map(|message| Message { role: &message.role, content: &message.content })
+        .collect()
+}
+
+fn unconversed(error: ChatError) -> Refusal {
+    match error {
+        ChatError::Tokenizer(error) => untokenised(error),
+        error => {
+            let reason = Reason::Invalid { param: Some("messages") };
+            Refusal::new(reason, sentence(&error)).with_source(error)
         }
     }
 }

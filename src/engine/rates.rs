@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::draft::Costs;
-use super::scheduler::StepRows;
+use super::scheduler::{Span, StepRows};
 
 /// Weight of the tokens of a step: with drafts they differ from step to step.
 const TOKENS_WEIGHT: f64 = 0.05;
@@ -14,6 +14,12 @@ const FULL_ROWS: f64 = 32.0;
 /// Prefill rows that a step with prefill in it may always have, so that the slowest machine
 /// progresses. One block.
 pub(super) const PREFILL_ROWS_MIN: usize = 16;
+/// A long step, in ordinary ones: what arrives meanwhile waits for so many at most. On a machine
+/// where an ordinary one has room for 16 rows of a model, each row costs a quarter more in it than
+/// in one of 32 or more, and those cost all the same.
+const LONG_STEPS: f64 = 3.0;
+/// The part of the prompt rows of an ordinary step that a short one has.
+const SHORT_PART: f64 = 0.25;
 /// Generated tokens of a sequence, before one has ended. A few lines of code.
 const SEQUENCE_TOKENS_FIRST: f64 = 32.0;
 
@@ -102,9 +108,14 @@ impl Rates {
         self.sequence_tokens.update(generated as f64, WEIGHT);
     }
 
-    /// How many prefill rows fit in a step beside so many decodes.
-    pub(crate) fn prefill_rows(&self, decodes: usize) -> usize {
-        let left_ms = self.step_ms_max - decodes as f64 * self.decode_row_ms.get();
+    /// How many prefill rows fit in a step of this span beside so many decodes.
+    pub(crate) fn prefill_rows(&self, decodes: usize, span: Span) -> usize {
+        let decode_ms = decodes as f64 * self.decode_row_ms.get();
+        let left_ms = match span {
+            Span::Long => LONG_STEPS * self.step_ms_max - decode_ms,
+            Span::Step => self.step_ms_max - decode_ms,
+            Span::Short => SHORT_PART * (self.step_ms_max - decode_ms),
+        };
         let rows = left_ms / self.prefill_row_ms.get().max(f64::MIN_POSITIVE);
         // A cast from float saturates: no measurement yet means no bound but the device's.
         (rows as usize).max(PREFILL_ROWS_MIN)
@@ -115,7 +126,7 @@ impl Rates {
     /// would say how long a full queue takes only while the steps are full.)
     pub(super) fn prefill_wait_ms(&self, decodes: usize) -> f64 {
         let beside_ms = decodes as f64 * self.decode_row_ms.get();
-        self.prefill_row_ms.get() + beside_ms / self.prefill_rows(decodes) as f64
+        self.prefill_row_ms.get() + beside_ms / self.prefill_rows(decodes, Span::Step) as f64
     }
 
     /// Milliseconds between two generated tokens of any sequences.
@@ -169,19 +180,22 @@ mod tests {
         for first in [rows(0, 16), rows(1, 0)] {
             rates.record(first, took(first));
         }
-        assert_eq!(rates.prefill_rows(0), 250);
+        assert_eq!(rates.prefill_rows(0, Span::Step), 250);
+        assert_eq!(rates.prefill_rows(0, Span::Long), 750);
+        assert_eq!(rates.prefill_rows(5, Span::Short), 31);
         let mut longest = Duration::ZERO;
         let mut last = Duration::ZERO;
         for step in 0..200 {
             let decodes = 6 + step % 3;
-            let step = rows(decodes, rates.prefill_rows(decodes));
+            let step = rows(decodes, rates.prefill_rows(decodes, Span::Step));
             last = took(step);
             longest = longest.max(last);
             rates.record(step, last);
         }
         assert!(last > Duration::from_millis(45), "{last:?} wastes the step");
         assert!(longest < Duration::from_millis(60), "{longest:?} is too long a step");
-        assert_eq!(rates.prefill_rows(1000), PREFILL_ROWS_MIN, "prefill always progresses");
+        let least = rates.prefill_rows(1000, Span::Step);
+        assert_eq!(least, PREFILL_ROWS_MIN, "prefill always progresses");
     }
     #[test]
     fn a_token_is_measured_by_tokens_and_a_row_by_rows() {
@@ -200,7 +214,7 @@ mod tests {
         assert!((rates.decode_token_ms() - 5.0).abs() < 0.1, "{}", rates.decode_token_ms());
         // A prefill goes beside rows without drafts.
         rates.record(rows(0, 32), Duration::from_millis(32));
-        let beside = rates.prefill_rows(2);
+        let beside = rates.prefill_rows(2, Span::Step);
         assert!(beside <= 35, "{beside} rows beside two decodes of 10 ms");
     }
 }

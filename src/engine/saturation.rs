@@ -12,6 +12,7 @@
 //! out of a draft is a token. A request's own
 //! prefill is not part of it: an idle box is exactly 0, however slow it is. What has been let in
 //! but has not reached the engine's thread yet counts too, so a burst is seen while it arrives.
+//! Warm-ups count nowhere: they are given up for whoever comes.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -144,6 +145,11 @@ impl Saturation {
     pub(crate) fn arriving(&self, sequences: usize, tokens: usize) {
         self.arriving.fetch_add(sequences, Ordering::Relaxed);
         self.arriving_tokens.fetch_add(tokens, Ordering::Relaxed);
+    }
+
+    /// Whether somebody is on his way.
+    pub(super) fn arriving_now(&self) -> bool {
+        get(&self.arriving) > 0
     }
 
     /// The engine's thread has seen them, or they will not come.

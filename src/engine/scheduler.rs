@@ -1,13 +1,16 @@
 //! Who runs in the next step: continuous batching over KV blocks.
 //!
-//! Every step holds one row of each decoding sequence, then prefill rows in the order of rank; in
-//! a step without prefill, drafted tokens may follow a sequence's row. A sequence is admitted
+//! Every step holds one row of each decoding sequence, then prefill rows in the order of rank, as
+//! many as its span ([`span`]) has room for; in a step without prefill, drafted tokens may follow
+//! a sequence's row. A sequence is admitted
 //! when a slot is free and the blocks for all it may ever hold can be promised to it, so what
 //! runs never runs out and nothing is preempted. Nothing here knows a clock, a channel or a
 //! device: `now`, the costs and the number of prefill rows come in, a [`Step`] goes out.
 
 mod admission;
 mod drafts;
+mod span;
+mod warm_ups;
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -19,13 +22,14 @@ use models::step::{DeviceLimits, Row, Rows, Sample, Segment, Step};
 use models::tokenizer::Tokenizer;
 
 use self::drafts::Drafts;
+pub(crate) use self::span::{Company, Span};
 use super::digest::Digest;
 use super::draft::Costs;
 use super::message::{SequenceId, Submission};
 use super::prefix::PrefixCache;
 use super::saturation::Load;
-use super::sequence::{End, HostSampler, Rank, Sequence, Wait};
-use crate::completion::Reason;
+use super::sequence::{End, HostSampler, Rank, Sequence, WARM_ENOUGH, Wait, is_past};
+use crate::completion::{Priority, Reason};
 use crate::telemetry::Telemetry;
 
 /// A prompt with so many tokens left to prefill lets one more later arrival go first. A keystroke
@@ -48,6 +52,8 @@ pub(super) struct Scheduler {
     step: Step,
     /// Who has which rows and samples of `step`.
     work: Vec<Work>,
+    /// Whether the step before was given up.
+    gave_up: bool,
     /// Sources of the copies in `step`, held until they are made.
     sources: Vec<u32>,
     host: HostSampler,
@@ -72,6 +78,13 @@ struct Work {
     /// Of tokens that are known; those of its draft come after them.
     rows: usize,
     samples: Range<usize>,
+}
+
+/// When a step is decided, and whether somebody is on his way who has not arrived.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    pub(super) arriving: bool,
 }
 
 /// Rows of a step.
@@ -114,6 +127,7 @@ impl Scheduler {
             next_deadline: None,
             step: Step::default(),
             work: Vec::with_capacity(slots),
+            gave_up: false,
             sources: Vec::new(),
             releases: 0,
             arrived: 0,
@@ -134,15 +148,17 @@ impl Scheduler {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
+    /// What is to be done. Warm-ups are nothing: they are given up for whoever comes.
     pub(super) fn load(&self) -> Load {
         let left = |sequence: &Sequence| sequence.prompt().len().saturating_sub(sequence.computed);
-        let running_tokens: usize = self.running.iter().map(left).sum();
-        let first = self.waiting.values().next();
+        let running = || self.running.iter().filter(|sequence| !sequence.is_warm_up());
+        let running_tokens: usize = running().map(left).sum();
+        let first = self.waiting.values().next().filter(|first| !first.is_warm_up());
         let no_room = first.is_some_and(|first| matches!(first.wait, Wait::NoRoom(_)));
         Load {
-            seats: if no_room { self.running.len() } else { self.slots },
-            running: self.running.len(),
-            waiting: self.waiting.len(),
+            seats: if no_room { running().count() } else { self.slots },
+            running: running().count(),
+            waiting: self.waiting.len() - self.warm_ups_waiting().count(),
             prefill_tokens: self.waiting_tokens + running_tokens,
             blocks: self.kv.counts(),
         }
@@ -168,6 +184,9 @@ impl Scheduler {
             0 => self.kv.peek(sequence.spec().tenant, sequence.reusable()),
             _ => sequence.reusable().len(),
         };
+        if !self.gives_way(&sequence) {
+            return self.retire(sequence, WARM_ENOUGH);
+        }
         self.next_deadline = earlier(self.next_deadline, sequence.deadline);
         self.waiting_tokens += to_compute(&sequence);
         self.waiting.insert(sequence.rank, sequence);
@@ -193,16 +212,18 @@ impl Scheduler {
     }
 
     /// Decides the next step; without rows when nothing is left to run. `costs` says what drafted
-    /// rows cost, `prefill_rows` how many prefill rows go beside so many decodes.
+    /// rows cost, `prefill_rows` how many prefill rows go beside so many decodes in a step of such
+    /// a span.
     pub(super) fn schedule(
         &mut self,
-        now: Instant,
+        moment: Moment,
         costs: &Costs,
-        prefill_rows: impl FnOnce(usize) -> usize,
+        prefill_rows: impl Fn(usize, Span) -> usize,
     ) -> StepRows {
+        let now = moment.now;
         self.step.clear();
         self.work.clear();
-        self.expire(now);
+        self.expire(moment);
         self.admit(now);
         // Those whose readers have left may have used up the look; with nothing running, each
         // look admits or ends at least one.
@@ -213,7 +234,8 @@ impl Scheduler {
         let decodes = self.add_decodes();
         let drafts = self.step.rows() - decodes;
         let left = self.limits.rows_max - self.step.rows();
-        self.add_prefills(prefill_rows(decodes).min(left));
+        let company = self.company(moment.arriving);
+        self.add_prefills(|class| prefill_rows(decodes, company.span(class)).min(left));
         let prefills = self.step.rows() - decodes - drafts;
         assert!(decodes + prefills > 0 || self.is_idle(), "a step with work left does some");
         StepRows { decodes, drafts, prefills }
@@ -223,13 +245,41 @@ impl Scheduler {
         &self.step
     }
 
-    /// Takes in what the step came to: appends tokens, sends text, releases what is finished.
-    /// Returns how many tokens were generated.
-    pub(super) fn advance(&mut self, rows: &Rows) -> usize {
+    /// Whether the step is still worth its end, while it runs. It is not once nobody wants any of
+    /// the prompts in it, or, where it only decodes, any of the answers. Who decodes beside such
+    /// prompts has its row run again, sooner than this step would end; and not in two steps one
+    /// after the other, so that however many come and go, an answer goes on.
+    pub(super) fn wants_step(&self, moment: Moment) -> bool {
+        let sequences = || self.work.iter().map(|part| &self.running[part.index]);
+        let (mut reads, mut decodes) = (false, false);
+        for sequence in sequences() {
+            reads |= sequence.is_prefilling();
+            decodes |= !sequence.is_prefilling();
+        }
+        let mut matters = sequences().filter(|sequence| sequence.is_prefilling() == reads);
+        (self.gave_up && decodes) || matters.any(|sequence| sequence.over(moment).is_none())
+    }
+
+    /// The step was given up: all its rows run again, of those who still want them.
+    pub(super) fn discard(&mut self) {
+        self.gave_up = true;
+        self.copied();
+        self.assert_sound();
+    }
+
+    /// The copies of the step were made.
+    fn copied(&mut self) {
         for source in self.sources.drain(..) {
             self.kv.release_source(source);
             self.releases += 1;
         }
+    }
+
+    /// Takes in what the step came to: appends tokens, sends text, releases what is finished.
+    /// Returns how many tokens were generated.
+    pub(super) fn advance(&mut self, rows: &Rows) -> usize {
+        self.gave_up = false;
+        self.copied();
         let work = mem::take(&mut self.work);
         let mut finished = mem::take(&mut self.finished);
         let (mut generated, mut drafted, mut accepted) = (0, 0, 0);
@@ -274,10 +324,15 @@ impl Scheduler {
         }
     }
 
-    fn expire(&mut self, now: Instant) {
+    fn expire(&mut self, moment: Moment) {
+        let now = moment.now;
+        if moment.arriving {
+            self.end_warm_ups();
+        }
         for index in (0..self.running.len()).rev() {
-            if is_past(self.running[index].deadline, now) {
-                self.end_running(index, TOO_LATE);
+            self.running[index].tick(now);
+            if let Some(end) = self.running[index].over(moment) {
+                self.end_running(index, end);
             }
         }
         if !is_past(self.next_deadline, now) {
@@ -286,7 +341,8 @@ impl Scheduler {
         let late =
             |(rank, sequence): (&Rank, &Sequence)| is_past(sequence.deadline, now).then_some(*rank);
         while let Some(rank) = self.waiting.iter().find_map(late) {
-            self.end_waiting(rank, TOO_LATE);
+            let end = self.waiting[&rank].never_ran();
+            self.end_waiting(rank, end);
         }
         self.next_deadline = self.waiting.values().filter_map(|sequence| sequence.deadline).min();
     }
@@ -303,7 +359,22 @@ impl Scheduler {
         decodes
     }
 
-    fn add_prefills(&mut self, mut budget: usize) {
+    /// Who is there. The choices of one request are one, while the first computes their prompt.
+    fn company(&self, arriving: bool) -> Company {
+        let waits = |sequence: &Sequence| {
+            !matches!(sequence.wait, Wait::Follows { .. }) && !sequence.is_warm_up()
+        };
+        let everybody = || self.running.iter().chain(self.waiting.values());
+        let others = arriving
+            || self.running.len() > 1
+            || (self.running.len() == 1 && self.waiting.values().any(waits));
+        let completes = |sequence: &Sequence| sequence.spec().priority == Priority::Completion;
+        Company { others, completes: everybody().any(completes) }
+    }
+
+    /// Adds the next rows of those who prefill, up to as many in all as `rows` says for the class
+    /// of each.
+    fn add_prefills(&mut self, rows: impl Fn(Priority) -> usize) {
         let mut prefills = mem::take(&mut self.prefills);
         let ahead =
             self.running.iter().enumerate().filter(|(_, sequence)| sequence.is_prefilling());
@@ -315,14 +386,16 @@ impl Scheduler {
         prefills.sort_unstable();
         // One sample of the device's is kept for each sequence that may choose a token.
         let mut scores = self.limits.samples_max - self.slots;
+        let mut used = 0;
         for (_, index) in prefills.drain(..) {
             let sequence = &self.running[index];
+            let budget = rows(sequence.spec().priority).saturating_sub(used);
             let scored = sequence.spec().rules.scores_prompt();
             let most = if scored { budget.min(scores) } else { budget };
             let rows = most.min(sequence.prompt().len() - sequence.computed);
             if rows > 0 {
                 self.add_rows(index, rows);
-                budget -= rows;
+                used += rows;
                 scores -= if scored { rows } else { 0 };
             }
         }
@@ -426,7 +499,9 @@ impl Scheduler {
         self.kv.publish(tenant, &tokens[..*computed], blocks, *published);
         self.kv.release(blocks, *promised);
         self.releases += 1;
-        self.ends.push(sequence.generated());
+        if !sequence.is_warm_up() {
+            self.ends.push(sequence.generated());
+        }
         self.remember(&sequence);
         self.retire(sequence, end);
     }
@@ -437,21 +512,15 @@ impl Scheduler {
     }
 }
 
-const TOO_LATE: End =
-    End::Failed(Reason::Deadline, "The request's deadline passed before it was finished.");
-
 /// The most sequences that may run at once on a device: each has a row and a sample in every
 /// step, and one sample is left for the rows of prompts that are scored.
 pub(super) fn slots_max(limits: &DeviceLimits) -> usize {
     limits.rows_max.min(limits.samples_max.saturating_sub(1))
 }
 
+/// Of a prompt, what others wait for.
 fn to_compute(waiting: &Sequence) -> usize {
-    waiting.prompt().len() - waiting.cached
-}
-
-fn is_past(deadline: Option<Instant>, now: Instant) -> bool {
-    deadline.is_some_and(|deadline| deadline <= now)
+    if waiting.is_warm_up() { 0 } else { waiting.prompt().len() - waiting.cached }
 }
 
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {

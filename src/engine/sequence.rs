@@ -11,6 +11,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::draft::{Drafter, Memory};
 use super::heal::Healing;
 use super::message::{SequenceEvent, SequenceId, SequenceSpec, Submission};
+use super::scheduler::Moment;
 use super::text::OutputText;
 use crate::completion::{Chunk, FinishReason, Priority, Reason, Reported, TokenLogprob};
 
@@ -100,6 +101,12 @@ pub(super) struct Sequence {
     submission: Submission,
     pub(super) rank: Rank,
     pub(super) deadline: Option<Instant>,
+    /// Until when the prompt may be read; known once that has begun.
+    prompt_until: Option<Instant>,
+    /// Until when the answer may go on past its first line; known once it has a token.
+    answer_until: Option<Instant>,
+    /// Whether the answer holds a line's end.
+    has_line: bool,
     /// Prompt, then generated: all ids known. The last generated one has not run.
     pub(super) tokens: Vec<u32>,
     /// How many of `tokens` are in the KV cache.
@@ -141,6 +148,9 @@ impl Sequence {
         Self {
             rank: Rank::new(spec.id, spec.priority),
             deadline: spec.time_left.map(|left| submission.submitted + left),
+            prompt_until: None,
+            answer_until: None,
+            has_line: false,
             tokens,
             computed: 0,
             blocks: Vec::new(),
@@ -239,6 +249,44 @@ impl Sequence {
         self.submission.reply.is_closed()
     }
 
+    /// Whether it only reads a prompt that may be asked for, as long as nobody asks for anything.
+    pub(super) fn is_warm_up(&self) -> bool {
+        self.spec().priority == Priority::WarmUp
+    }
+
+    /// How it ends if it has to, whatever it is doing. Asked in each layer of a step.
+    pub(super) fn over(&self, moment: Moment) -> Option<End> {
+        let now = moment.now;
+        if self.nobody_reads() {
+            return Some(End::Cancelled);
+        }
+        if self.is_warm_up() && moment.arriving {
+            return Some(WARM_ENOUGH);
+        }
+        let late = is_past(self.deadline, now)
+            || (self.is_prefilling() && is_past(self.prompt_until, now))
+            || (self.has_line && is_past(self.answer_until, now));
+        late.then_some(TIME_IS_UP)
+    }
+
+    /// How it ends when its deadline passes before it has run. A request that nothing was done for
+    /// has failed, and its first choice says so; others may have siblings that have an answer.
+    pub(super) fn never_ran(&self) -> End {
+        if self.spec().choice == 0 { TOO_LATE } else { TIME_IS_UP }
+    }
+
+    /// It runs from now on.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.prompt_until = self.spec().time.prompt.and_then(|limit| now.checked_add(limit));
+    }
+
+    /// Looks at the clock between two steps.
+    pub(super) fn tick(&mut self, now: Instant) {
+        if self.answer_until.is_none() && self.generated() > 0 {
+            self.answer_until = self.spec().time.predict.and_then(|limit| now.checked_add(limit));
+        }
+    }
+
     /// Whether the row at this position is sampled, and how.
     pub(super) fn plan(&self, position: usize) -> Option<Plan> {
         let rules = &self.spec().rules;
@@ -335,6 +383,7 @@ impl Sequence {
     }
 
     fn append_text(&mut self, bytes: &[u8]) -> Option<End> {
+        self.has_line |= bytes.contains(&b'\n');
         let mut chunk = Chunk { choice: self.spec().choice, ..Chunk::default() };
         let progress = if self.generated() <= self.spec().rules.min_tokens {
             self.text.push_through(bytes, &mut chunk.text)
@@ -427,6 +476,10 @@ impl Sequence {
             End::Cancelled => return,
             End::Failed(reason, message) => SequenceEvent::Failed { reason, message },
             End::Finished(reason) => {
+                if self.is_prefilling() {
+                    // They are the prompt's.
+                    self.reported.take_all();
+                }
                 let mut chunk = Chunk { choice: self.spec().choice, ..Chunk::default() };
                 self.text.finish(&mut chunk.text);
                 self.reported.took(0, chunk.text.len());
@@ -446,6 +499,19 @@ impl Sequence {
         // A reader that left just now needs no end.
         let _gone = self.send(last);
     }
+}
+
+/// A warm-up is given up; what it has read stays in the prefix cache.
+pub(super) const WARM_ENOUGH: End = End::Finished(FinishReason::Length);
+
+/// What there is by now is the answer.
+const TIME_IS_UP: End = End::Finished(FinishReason::Length);
+
+const TOO_LATE: End =
+    End::Failed(Reason::Deadline, "The request's deadline passed before it was begun.");
+
+pub(super) fn is_past(limit: Option<Instant>, now: Instant) -> bool {
+    limit.is_some_and(|limit| limit <= now)
 }
 
 const NO_NUMBERS: &str = "The model's output is not a number.";

@@ -30,6 +30,7 @@ pub use account::Account;
 pub use books::BooksError;
 pub use budget::{BUDGETS_MAX, Budget, BudgetError, BudgetTable, CAP_MAX, Scope};
 pub(crate) use calendar::Moment;
+pub(crate) use calendar::timestamp;
 pub use calendar::{Clock, Period, SystemClock};
 use entry::Row;
 pub use entry::{Entry, Outcome};

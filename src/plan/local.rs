@@ -12,8 +12,9 @@ use super::pace::{Pace, PaceMeter};
 use super::sessions::Sessions;
 use super::speed::{BoxSpeed, PassTimes};
 use super::trace::Arrival;
+use crate::completion::Priority;
 use crate::engine::{
-    Load, Predictor, Rank, Rates, Saturation, SequenceId, StepRows, TOKENS_PER_TURN,
+    Company, Load, Predictor, Rank, Rates, Saturation, SequenceId, StepRows, TOKENS_PER_TURN,
 };
 
 /// How many of a stride's equal passes the engine's averages are told of; so many make an average
@@ -376,15 +377,28 @@ impl SimulatedBox {
         prefills.extend(ahead.map(|(index, running)| (turn(running), index)));
         prefills.sort_unstable();
         let room = self.room.step_rows_max - decodes;
-        let mut budget = self.rates.prefill_rows(decodes).min(room);
-        let before = budget;
+        let company = self.company();
+        let mut used = 0;
         for (_, index) in prefills.drain(..) {
             let running = &mut self.running[index];
+            let span = company.span(running.arrival.priority);
+            let budget = self.rates.prefill_rows(decodes, span).min(room).saturating_sub(used);
             running.rows = running.left().min(u32::try_from(budget).unwrap_or(u32::MAX));
-            budget -= running.rows as usize;
+            used += running.rows as usize;
         }
         self.prefills = prefills;
-        before - budget
+        used
+    }
+
+    /// Who is there.
+    fn company(&self) -> Company {
+        let running = self.running.iter().map(|running| &running.arrival);
+        let waiting = self.waiting.values().map(|waiting| &waiting.arrival);
+        let completes = |arrival: &Arrival| arrival.priority == Priority::Completion;
+        Company {
+            others: self.running.len() + self.waiting.len() > 1,
+            completes: running.chain(waiting).any(completes),
+        }
     }
 
     fn publish(&self) {

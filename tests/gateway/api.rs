@@ -300,7 +300,7 @@ async fn models_list_the_one_model() {
 #[tokio::test]
 async fn unknown_paths_and_methods_get_json() {
     let server = Server::start().await;
-    for path in ["/", "/v1", "/v1/nothing", "/v1/completions/", "/v1/v1/models"] {
+    for path in ["//", "/v1", "/v1/nothing", "/v1/completions/", "/v1/v1/models"] {
         let reply = get(server.address, path).await;
         assert_eq!((reply.status, &reply.error()["code"]), (404, &json!("unknown_url")), "{path}");
         assert!(reply.header("x-request-id").is_some());

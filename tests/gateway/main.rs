@@ -14,9 +14,12 @@ mod canaries;
 mod clients;
 mod cloud;
 mod commands;
+mod dialects;
 mod hostile;
 mod independence;
 mod ledger;
+#[cfg(feature = "lsp")]
+mod lsp;
 mod offline;
 #[cfg(all(feature = "aws", feature = "azure", feature = "oci"))]
 mod overflow;
@@ -28,4 +31,5 @@ mod shutdown;
 mod speculation;
 mod stops;
 mod support;
+mod typing;
 mod wires;

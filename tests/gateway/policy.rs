@@ -51,14 +51,24 @@ fn policy(toml: &str) -> PolicyConfig {
 }
 
 async fn keyed(more: &str) -> Server {
-    Setup { policy: policy(&(tenants() + more)), ..Setup::default() }.start().await
+    every_door(Setup { policy: policy(&(tenants() + more)), ..Setup::default() }).await
+}
+
+/// With those open that only open where the operator says so.
+async fn every_door(mut setup: Setup) -> Server {
+    setup.config.copilot_token = true;
+    setup.start().await
 }
 
 /// Everything a door leads to, as a client writes it.
 fn targets() -> Vec<(&'static str, String, Access)> {
     let mut all = Vec::new();
     for door in ROUTES {
-        let path = door.path.replace("{*id}", "counting/1").replace("{name}", "counting");
+        let path = door
+            .path
+            .replace("{*id}", "counting/1")
+            .replace("{name}", "counting")
+            .replace("{engine}", "any");
         if door.prefixed {
             all.push((door.method, format!("/v1{path}"), door.access));
         }
@@ -68,10 +78,10 @@ fn targets() -> Vec<(&'static str, String, Access)> {
 }
 
 #[tokio::test]
-async fn without_a_key_every_door_is_shut_but_two() {
+async fn without_a_key_every_door_is_shut_but_three() {
     let server = keyed("").await;
-    let body =
-        json!({"prompt": "a", "max_tokens": 1, "messages": [{"role": "user", "content": "a"}]});
+    let body = json!({"prompt": "a", "inputs": "a", "max_tokens": 1,
+        "messages": [{"role": "user", "content": "a"}]});
     let body = body.to_string();
     let ask = async |method: &str, path: &str, headers: &[(&str, &str)]| {
         send(server.address, method, path, headers, body.as_bytes()).await.status
@@ -92,7 +102,7 @@ async fn without_a_key_every_door_is_shut_but_two() {
         targets().into_iter().filter(|(.., access)| *access == Access::Open).collect();
     assert_eq!(
         open.iter().map(|(_, path, _)| path.as_str()).collect::<Vec<_>>(),
-        ["/health", "/ready"]
+        ["/", "/health", "/ready"]
     );
     for (method, path, access) in targets() {
         for headers in wrong_keys {
@@ -116,8 +126,10 @@ async fn without_a_key_every_door_is_shut_but_two() {
         }
     }
     for (method, path) in [
-        ("GET", "/"),
         ("GET", "/v1"),
+        ("GET", "//"),
+        ("GET", "/v1/"),
+        ("GET", "/api"),
         ("POST", "/nope"),
         ("GET", "/health/"),
         ("DELETE", "/v1/models"),
@@ -135,9 +147,10 @@ async fn without_a_key_every_door_is_shut_but_two() {
 
 #[tokio::test]
 async fn without_tenants_nobody_is_asked_for_a_key() {
-    let server = Server::start().await;
+    let server = every_door(Setup::default()).await;
     for (method, path, _) in targets() {
-        let body = json!({"prompt": "a", "messages": [{"role": "user", "content": "a"}]});
+        let body = json!({"prompt": "a", "inputs": "a",
+            "messages": [{"role": "user", "content": "a"}]});
         let reply = send(server.address, method, &path, &[], body.to_string().as_bytes()).await;
         assert_eq!(reply.status, 200, "{method} {path}");
     }

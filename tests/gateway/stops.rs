@@ -18,7 +18,7 @@ const FILES: [(&str, &str, &str); 9] = [
     ("shapes.py", "#", include_str!("../../benches/peers/shapes.py")),
     ("stats.py", "#", include_str!("../../benches/peers/stats.py")),
     ("engines.py", "#", include_str!("../../benches/peers/engines.py")),
-    ("check.mjs", "//", include_str!("../clients/check.mjs")),
+    ("checks.mjs", "//", include_str!("../clients/checks.mjs")),
 ];
 
 struct Cursor {

@@ -41,10 +41,14 @@ fn step(tokens: &[u32], plans: &[Plan]) -> Step {
 }
 
 fn run(device: &mut CpuDevice, step: &Step) -> Rows {
-    let ticket = device.submit(step).expect("the CPU does not fail");
     let mut rows = Rows::default();
-    device.collect(ticket, &mut rows).expect("the CPU does not fail");
+    device.run(step, &mut rows).expect("the CPU does not fail");
     rows
+}
+
+fn submit(device: &mut CpuDevice, step: &Step) -> Ticket {
+    let ticket = device.submit(step, &mut || true).expect("the CPU does not fail");
+    ticket.expect("nobody gave it up")
 }
 
 fn ids(rows: &Rows) -> Vec<u32> {
@@ -123,8 +127,7 @@ fn several_tickets_wait_and_their_memory_is_reused() {
     let mut device = device();
     let steps: Vec<Step> = (1..5).map(|i| step(&[i, i + 1], &[Plan::Greedy])).collect();
     let wanted: Vec<_> = steps.iter().map(|step| ids(&run(&mut device, step))).collect();
-    let tickets: Vec<Ticket> =
-        steps.iter().map(|step| device.submit(step).expect("the CPU does not fail")).collect();
+    let tickets: Vec<Ticket> = steps.iter().map(|step| submit(&mut device, step)).collect();
     let mut rows = Rows::default();
     for (ticket, wanted) in tickets.into_iter().zip(wanted) {
         device.collect(ticket, &mut rows).expect("the CPU does not fail");
@@ -141,10 +144,49 @@ fn several_tickets_wait_and_their_memory_is_reused() {
 #[should_panic(expected = "in order")]
 fn tickets_are_collected_in_order() {
     let mut device = device();
-    let first = device.submit(&step(&[1], &[Plan::Greedy])).expect("the CPU does not fail");
-    device.submit(&step(&[2], &[Plan::Greedy])).expect("the CPU does not fail");
+    let first = submit(&mut device, &step(&[1], &[Plan::Greedy]));
+    submit(&mut device, &step(&[2], &[Plan::Greedy]));
     let later = Ticket(first.0 + 1);
     let _ = device.collect(later, &mut Rows::default());
+}
+
+/// The rows of `whole` from this position on.
+fn rest(whole: &Step, position: u32) -> Step {
+    let mut rest = whole.clone();
+    rest.tokens.drain(..position as usize);
+    rest.positions.drain(..position as usize);
+    rest.segments[0].rows.end -= position;
+    rest.samples[0].row -= position;
+    rest
+}
+
+#[test]
+fn a_step_that_is_given_up_has_made_its_copies_and_its_rows_run_again() {
+    let mut device = device();
+    let whole = step(&[3, 9, 27, 1, 4], &[Plan::Logits]);
+    let wanted = run(&mut device, &whole).logits;
+    let copied = Step { blocks: vec![0, 1], ..rest(&whole, 2) };
+    // Other tokens at the same positions, so that what they leave there is wrong.
+    let mut other = rest(&step(&[3, 9, 8, 8, 8], &[Plan::Logits]), 2);
+    other.copies.push(BlockCopy { from: 2, to: 0, tokens: 2 });
+    let mut given_up = 0;
+    loop {
+        let mut left = given_up;
+        let mut go_on = || {
+            left -= 1;
+            left >= 0
+        };
+        let ticket = device.submit(&other, &mut go_on).expect("the CPU does not fail");
+        if let Some(ticket) = ticket {
+            device.collect(ticket, &mut Rows::default()).expect("it ran");
+            break;
+        }
+        assert_eq!(run(&mut device, &copied).logits, wanted, "given up at {given_up}");
+        assert_eq!(run(&mut device, &rest(&whole, 2)).logits, wanted, "given up at {given_up}");
+        given_up += 1;
+    }
+    assert_eq!(given_up, 4, "asked in each half of two layers");
+    assert!(device.pending.is_empty(), "what was given up has no answer");
 }
 
 #[test]

@@ -98,9 +98,8 @@ impl Session {
 
     /// Runs the step: the logits of every row.
     pub(crate) fn run(&mut self) -> Vec<Vec<f32>> {
-        let ticket = self.device.submit(&self.step).expect("the CPU does not fail");
+        self.device.run(&self.step, &mut self.rows).expect("the CPU does not fail");
         self.step.clear();
-        self.device.collect(ticket, &mut self.rows).expect("the CPU does not fail");
         let rows = self.rows.rows.iter();
         rows.map(|row| match row {
             Row::Logits(range) => self.rows.logits[range.clone()].to_vec(),
@@ -130,9 +129,8 @@ impl Session {
             let last = self.step.samples.pop().expect("a sequence has a row to run");
             self.step.samples.clear();
             self.step.samples.push(Sample { plan: Plan::Greedy, logprob: true, ..last });
-            let ticket = self.device.submit(&self.step).expect("the CPU does not fail");
+            self.device.run(&self.step, &mut self.rows).expect("the CPU does not fail");
             self.step.clear();
-            self.device.collect(ticket, &mut self.rows).expect("the CPU does not fail");
             let Some(Row::Token { id, .. }) = self.rows.rows.first() else { panic!("one token") };
             sequence.ids.push(*id);
             rows.append(&mut self.rows.rows);

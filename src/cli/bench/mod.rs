@@ -5,7 +5,8 @@
 //! hand ([`passes`]) on a [`subject`], a model or random weights of a shape, and repeat;
 //! [`figures`] turns repeats into what is reported. [`quality`] measures no time: it compares
 //! formats of weights; [`spill`] the decision where requests run, and [`decide`] what that costs;
-//! [`proxy`] what a request pays on its way through. //! docs/performance.md says what the numbers mean.
+//! [`proxy`] what a request pays on its way through; [`typing`] what people see who type.
+//! docs/performance.md says what the numbers mean.
 
 mod calibrate;
 mod decide;
@@ -22,6 +23,7 @@ mod spec;
 mod spill;
 mod subject;
 mod trace;
+mod typing;
 
 use std::fmt::Display;
 use std::io::{self, Read};
@@ -58,6 +60,10 @@ pub(super) enum Bench {
     Plan(spill::PlanArgs),
     /// How well the engine foretells its first tokens
     Predict(spill::PredictArgs),
+    /// People who type, and what their editors show them in time
+    Typing(typing::TypingArgs),
+    /// From one key to the whole of a short answer, and what that has to cost
+    Keystroke(typing::KeystrokeArgs),
 }
 
 /// Flags of every bench, beside the global ones. `--context` is global too: here it is the number
@@ -94,6 +100,8 @@ pub(super) fn run(bench: &Bench, config: &Config) -> Result<(), Failure> {
         Bench::Upstream(args) => proxy::upstream(args),
         Bench::Plan(args) => spill::plan(args, &config.model),
         Bench::Predict(args) => spill::predict(args, &config.model),
+        Bench::Keystroke(args) => typing::keystroke(args, config),
+        Bench::Typing(args) => typing::typing(args, config),
         Bench::Spill(args) => spill::spill(args, &config.model),
     }
 }

@@ -106,8 +106,7 @@ impl Passes {
 
     /// Runs the pass.
     pub(super) fn run(&mut self) {
-        let ticket = self.device.submit(&self.step).expect("the CPU runs every step");
-        self.device.collect(ticket, &mut self.rows).expect("the CPU answers every step");
+        self.device.run(&self.step, &mut self.rows).expect("the CPU runs every step");
     }
 
     /// What the sampled rows of the last pass chose, in the order in which they were added.

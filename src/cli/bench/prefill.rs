@@ -14,7 +14,7 @@ use super::subject::{Circumstances, Subject};
 use super::{Common, Failure, Measured, measure};
 use crate::app::STEP_ROWS_MAX;
 use crate::config::ModelConfig;
-use crate::engine::{Rates, StepRows};
+use crate::engine::{Rates, Span, StepRows};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct PrefillArgs {
@@ -66,12 +66,13 @@ impl Prefill {
         (started.elapsed(), first)
     }
 
-    /// As an idle engine would: each step as many rows as its budget has room for.
+    /// As an engine with somebody else to serve would: each step as many rows as its budget has
+    /// room for.
     fn chunked(&mut self) -> (Duration, u32, usize) {
         let (mut position, mut chunks) = (0, 0);
         let started = Instant::now();
         while position < self.prompt.len() {
-            let budget = self.rates.prefill_rows(0).min(STEP_ROWS_MAX);
+            let budget = self.rates.prefill_rows(0, Span::Step).min(STEP_ROWS_MAX);
             let end = (position + budget).min(self.prompt.len());
             let is_last = end == self.prompt.len();
             let step = Instant::now();

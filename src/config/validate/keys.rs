@@ -47,7 +47,7 @@ impl Checker<'_> {
 }
 
 /// Reads a key that only its owner (and group) may read.
-pub(super) fn key_from_file(path: &Path) -> Result<Secret, String> {
+pub(in crate::config) fn key_from_file(path: &Path) -> Result<Secret, String> {
     key(&secret_file(path, KEY_BYTES_MAX)?).map_err(Into::into)
 }
 

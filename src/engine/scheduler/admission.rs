@@ -28,10 +28,14 @@ enum Admission {
 
 impl Scheduler {
     /// Fills free slots from the line. What there is no room for lets others past, but not for
-    /// ever.
+    /// ever. A warm-up runs when nothing else runs or waits, and one at a time: it is over sooner.
     pub(super) fn admit(&mut self, now: Instant) {
         let mut candidates = std::mem::take(&mut self.candidates);
-        candidates.extend(self.waiting.keys().take(ADMISSION_SCAN_MAX));
+        let work = self.waiting.iter().filter(|(_, sequence)| !sequence.is_warm_up());
+        candidates.extend(work.map(|(&rank, _)| rank).take(ADMISSION_SCAN_MAX));
+        if candidates.is_empty() && self.running.is_empty() {
+            candidates.extend(self.waiting.first_key_value().map(|(&rank, _)| rank));
+        }
         let mut first_without_room = None;
         let mut lookups = 0;
         for rank in candidates.drain(..) {
@@ -135,14 +139,17 @@ impl Scheduler {
             sequence.computed += tokens;
         }
         sequence.cached = sequence.computed;
+        sequence.begin(now);
         self.record_start(&sequence, now);
         self.prepare_drafts(&mut sequence);
         self.running.push(sequence);
     }
 
     fn record_start(&self, sequence: &Sequence, now: Instant) {
-        let waited = now.saturating_duration_since(sequence.submitted());
-        self.telemetry.queue_seconds.record(waited.as_secs_f64());
+        if !sequence.is_warm_up() {
+            let waited = now.saturating_duration_since(sequence.submitted());
+            self.telemetry.queue_seconds.record(waited.as_secs_f64());
+        }
         let (prompt, cached) = (sequence.prompt().len() as u64, sequence.cached as u64);
         if !sequence.spec().rules.scores_prompt() {
             self.telemetry.prefix_cache_queries.increment(prompt);

@@ -45,8 +45,16 @@ pub(super) struct Mock {
     /// Rows that were run; read from outside while the engine owns the mock.
     pub(super) rows: Arc<AtomicUsize>,
     pub(super) fault: Option<(u64, Fault)>,
-    /// How long a step takes.
+    /// How long a step takes,
     pub(super) pace: Duration,
+    /// in so many layers,
+    pub(super) layers: u32,
+    /// once so many steps have taken no time, and if it has so many rows.
+    pub(super) fast_steps: u64,
+    pub(super) slow_rows: usize,
+    /// Steps that were begun, and those of them that were given up; read from outside too.
+    pub(super) begun: Arc<AtomicUsize>,
+    pub(super) given_up: Arc<AtomicUsize>,
     pub(super) habit: bool,
 }
 
@@ -64,6 +72,11 @@ impl Mock {
             rows: Arc::default(),
             fault: None,
             pace: Duration::ZERO,
+            layers: 2,
+            fast_steps: 0,
+            slow_rows: 0,
+            begun: Arc::default(),
+            given_up: Arc::default(),
             habit: false,
         }
     }
@@ -79,6 +92,17 @@ impl Mock {
             let from = copy.from as usize * self.limits.block_tokens;
             let to = copy.to as usize * self.limits.block_tokens;
             self.entries.copy_within(from..from + copy.tokens as usize, to);
+        }
+    }
+
+    /// Leaves what is wrong at the positions of all rows, as a step does that is given up.
+    fn scribble(&mut self, step: &Step) {
+        self.given_up.fetch_add(1, Ordering::SeqCst);
+        for segment in &step.segments {
+            let table = &step.blocks[segment.blocks.start as usize..segment.blocks.end as usize];
+            for row in segment.rows.start as usize..segment.rows.end as usize {
+                *self.entry(table, step.positions[row] as usize) = 0xBAD;
+            }
         }
     }
 
@@ -108,7 +132,11 @@ impl Device for Mock {
         self.limits.clone()
     }
 
-    fn submit(&mut self, step: &Step) -> Result<Ticket, DeviceError> {
+    fn submit(
+        &mut self,
+        step: &Step,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Ticket>, DeviceError> {
         self.submitted += 1;
         self.rows.fetch_add(step.rows(), Ordering::SeqCst);
         match self.fault.filter(|(at, _)| *at <= self.submitted) {
@@ -116,8 +144,17 @@ impl Device for Mock {
             Some((_, Fault::Panic)) => panic!("the mock was told to"),
             None => {}
         }
-        std::thread::sleep(self.pace);
+        self.begun.fetch_add(1, Ordering::SeqCst);
         self.copy(step);
+        for _ in 0..self.layers {
+            if !go_on() {
+                self.scribble(step);
+                return Ok(None);
+            }
+            if self.submitted > self.fast_steps && step.rows() >= self.slow_rows {
+                std::thread::sleep(self.pace / self.layers);
+            }
+        }
         let seen = self.run(step);
         self.answers.clear();
         for sample in &step.samples {
@@ -138,7 +175,7 @@ impl Device for Mock {
             };
             self.answers.rows.push(row);
         }
-        Ok(Ticket(self.submitted))
+        Ok(Some(Ticket(self.submitted)))
     }
 
     fn collect(&mut self, ticket: Ticket, rows: &mut Rows) -> Result<(), DeviceError> {

@@ -1,12 +1,14 @@
-//! The default model on the CPU: what a batch, a shared prefix and a cut-off neighbour must not
-//! change.
+//! The CPU: what a batch, a shared prefix and a cut-off neighbour must not change with the default
+//! model, and how soon a larger one stops.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use models::config::DecoderConfig;
 use models::cpu::{CpuDevice, CpuOptions};
 use models::kv::BLOCK_TOKENS;
-use models::model::{ModelSource, load};
+use models::model::{LoadedModel, ModelSource, load};
 use models::{KvFormat, Quant};
 
 use super::mock::tokenizer;
@@ -29,15 +31,28 @@ def variance(values):
 
 fn engine(slots: usize, speculate: Speculate) -> EngineHandle {
     let model = load(&ModelSource::Builtin, Quant::Auto, KvFormat::Auto).expect("it is in here");
-    let options = CpuOptions {
-        isa: None,
-        threads: 2,
-        context: 256,
-        blocks: 96,
-        block_tokens: BLOCK_TOKENS,
-        rows_max: 128,
-        samples_max: 32,
-    };
+    let room = CpuOptions { context: 256, blocks: 96, rows_max: 128, ..ROOM };
+    start_on(model, room, slots, speculate)
+}
+
+/// Longer than anything here takes; a hang fails instead.
+const PATIENCE: Duration = Duration::from_secs(60);
+const ROOM: CpuOptions = CpuOptions {
+    isa: None,
+    threads: 2,
+    context: 4096,
+    blocks: 256,
+    block_tokens: BLOCK_TOKENS,
+    rows_max: 512,
+    samples_max: 32,
+};
+
+fn start_on(
+    model: LoadedModel,
+    options: CpuOptions,
+    slots: usize,
+    speculate: Speculate,
+) -> EngineHandle {
     let parts = EngineParts {
         device: Box::new(CpuDevice::new(&model, &options).expect("every machine has one ISA")),
         tokenizer: tokenizer(),
@@ -93,4 +108,44 @@ async fn an_answer_is_the_same_alone_in_a_batch_and_from_the_cache() {
     engine.drained().await;
     engine.stop();
     assert_eq!(engine.saturation().blocks().referenced, 0);
+}
+
+/// Starts to read a long prompt, leaves in the midst of it, and says how long after that anything
+/// still runs.
+async fn stops_after(engine: &EngineHandle, salt: u32) -> Duration {
+    let ids = (0..4000).map(|at| (at * 7 + salt * 131) % 8000).collect();
+    let request = CompletionRequest::greedy("test", Input::Tokens(ids), 4);
+    let stream = engine.complete(Arc::new(request)).await.expect("there is room");
+    let saturation = engine.saturation();
+    while saturation.running() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // somewhere in a later step
+    tokio::time::sleep(Duration::from_millis(u64::from(salt) * 37)).await;
+    assert!(saturation.waiting_prefill_tokens() > 1000, "it still reads");
+    let left = Instant::now();
+    drop(stream);
+    while saturation.running() > 0 {
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+    left.elapsed()
+}
+
+#[tokio::test]
+async fn work_stops_within_50_ms_in_the_midst_of_a_prompt() {
+    // Layers of the 0.5B model. Fewer of them make a step of the same length have more rows in
+    // each, so that one layer takes longer, and not less, than in the whole model.
+    let config = DecoderConfig::of_shape("qwen2.5-coder-0.5b").expect("a known shape");
+    let config = DecoderConfig { layers: 6, vocab: 8192, ..config };
+    let model = LoadedModel::random(config, Quant::Q8, KvFormat::Auto, 1);
+    let engine = start_on(model, ROOM, 2, Speculate::Off);
+    engine.started().await.expect("it is ready");
+    // The best of some, because other tests have the cores too.
+    let mut best = Duration::MAX;
+    for salt in 0..4 {
+        let stopped = tokio::time::timeout(PATIENCE, stops_after(&engine, salt));
+        best = best.min(stopped.await.expect("it stops"));
+    }
+    assert!(best < Duration::from_millis(50), "{best:?}");
+    engine.stop();
 }

@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use models::fit::{CodeStops, Cursor};
 use models::sampler::SamplingParams;
-use models::step::{Device, Rows};
+use models::step::{Device, DeviceLimits, Rows};
 use models::text::StopStrings;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 
 use super::mock::{Mock, VOCAB, limits, solo, tokenizer, unstoppable};
-use crate::completion::{FinishReason, Priority, Reason};
+use crate::completion::{FinishReason, Priority, Reason, TimeLimits};
 use crate::engine::draft::Costs;
 use crate::engine::message::{
     SequenceEvent, SequenceId, SequenceRules, SequenceSpec, Submission, events_max,
 };
 use crate::engine::place::Places;
 use crate::engine::saturation::Saturation;
-use crate::engine::scheduler::{Scheduler, StepRows};
+use crate::engine::scheduler::{Moment, Scheduler, Span, StepRows};
 use crate::telemetry::Telemetry;
 
 /// Random runs of the property test; raise it for a night.
@@ -97,7 +97,7 @@ impl Bench {
     fn submit_as(&mut self, id: usize, spec: SequenceSpec) -> usize {
         let (reply, events) = mpsc::channel(events_max(spec.max_tokens));
         let spec = SequenceSpec { id: SequenceId(id as u64), ..spec };
-        let place = self.places.reserve(1).expect("there is no limit").remove(0);
+        let place = self.places.reserve(1, spec.priority).expect("there is no limit").remove(0);
         self.clients.push(Client { spec: spec.clone(), events, cancelled: false });
         self.scheduler.arrive(Submission { spec, reply, place, submitted: self.now });
         self.clients.len() - 1
@@ -108,15 +108,36 @@ impl Bench {
         self.scheduler.cancel(SequenceId(client as u64));
     }
 
+    fn schedule(&mut self, prefill_rows: usize) -> StepRows {
+        self.schedule_by(|_| prefill_rows)
+    }
+
+    fn schedule_by(&mut self, prefill_rows: impl Fn(Span) -> usize) -> StepRows {
+        let moment = Moment { now: self.now, arriving: false };
+        self.scheduler.schedule(moment, &self.costs, |_, span| prefill_rows(span))
+    }
+
     pub(super) fn step(&mut self, prefill_rows: usize) -> StepRows {
-        let rows = self.scheduler.schedule(self.now, &self.costs, |_| prefill_rows);
+        let rows = self.schedule(prefill_rows);
         if rows != StepRows::default() {
-            let ticket = self.device.submit(self.scheduler.step()).expect("no fault was set");
-            self.device.collect(ticket, &mut self.rows).expect("no fault was set");
+            self.device.run(self.scheduler.step(), &mut self.rows).expect("no fault was set");
             let generated = self.scheduler.advance(&self.rows);
             assert!(generated <= rows.decodes + rows.drafts + self.clients.len());
         }
         rows
+    }
+
+    fn wants_step(&self) -> bool {
+        self.scheduler.wants_step(Moment { now: self.now, arriving: false })
+    }
+
+    /// Schedules a step and gives it up half way.
+    fn give_up(&mut self, prefill_rows: usize) {
+        if self.schedule(prefill_rows) != StepRows::default() {
+            let ticket = self.device.submit(self.scheduler.step(), &mut || false);
+            assert_eq!(ticket.expect("no fault was set"), None);
+            self.scheduler.discard();
+        }
     }
 
     /// Steps until all is done; panics when that takes more steps than there are tokens.
@@ -161,6 +182,10 @@ impl Bench {
         let (ids, text, stopped) = solo(spec, VOCAB, self.device.habit);
         if *cancelled && answer.end.is_none() {
             assert!(text.starts_with(&answer.text), "a cancelled answer is the beginning of one");
+            return answer;
+        }
+        if spec.priority == Priority::WarmUp && answer.end == Some(FinishReason::Length) {
+            assert!(text.starts_with(&answer.text), "a warm-up ends as soon as anybody comes");
             return answer;
         }
         let reason = if stopped { FinishReason::Stop } else { FinishReason::Length };
@@ -217,6 +242,7 @@ pub(super) fn spec(prompt: impl Into<Arc<[u32]>>, max_tokens: usize) -> Sequence
         priority: Priority::Completion,
         tenant: 0,
         time_left: None,
+        time: TimeLimits::default(),
     }
 }
 
@@ -258,6 +284,83 @@ fn a_longer_prompt_reuses_generated_tokens_to_the_token() {
     bench.run();
     // the last generated token never ran
     assert_eq!(bench.check(second).cached, 18);
+}
+
+#[test]
+fn what_is_given_up_half_way_is_gone_on_with() {
+    let mut bench = Bench::new(64, 4, 2);
+    // While its prompt is read: in a chunk that ends inside a block.
+    let reading = bench.submit(spec(ids(40, 1), 6));
+    bench.step(11);
+    bench.step(10);
+    bench.cancel(reading);
+    let again = bench.submit(spec(ids(40, 1), 6));
+    bench.step(11);
+    bench.give_up(11);
+    bench.cancel(again);
+    let next = bench.submit(spec(ids(40, 1), 6));
+    bench.run();
+    assert_eq!(bench.check(next).cached, 32, "21 and 11; nothing of the step that was given up");
+    // While it is answered: what it has said so far and what the user types after that.
+    let answering = bench.submit(spec(ids(30, 2), 20));
+    bench.step(64);
+    for _ in 0..8 {
+        bench.step(64);
+    }
+    bench.cancel(answering);
+    let so_far = bench.answer(answering).ids;
+    assert_eq!(so_far.len(), 9);
+    let mut typed = ids(30, 2);
+    typed.extend(&so_far);
+    typed.extend([5, 6]);
+    let next = bench.submit(spec(typed, 4));
+    bench.run();
+    assert_eq!(bench.check(next).cached, 38, "all but the last token, which had not run");
+}
+
+#[test]
+fn a_speculative_follow_up_finds_prompt_and_answer() {
+    // What an editor asks while the suggestion is shown, and what it asks once it was accepted.
+    let mut bench = Bench::new(64, 4, 2);
+    let first = bench.submit(spec(ids(21, 1), 10));
+    bench.run();
+    let mut accepted = ids(21, 1);
+    accepted.extend(bench.check(first).ids);
+    let ahead = bench.submit(spec(accepted.clone(), 8));
+    bench.run();
+    let ahead = bench.check(ahead);
+    assert_eq!(ahead.cached, 30);
+    accepted.extend(ahead.ids);
+    accepted.push(7);
+    let next = bench.submit(spec(accepted, 4));
+    bench.run();
+    assert_eq!(bench.check(next).cached, 38);
+}
+
+#[test]
+fn the_files_of_an_editor_stay_cached_while_there_is_room() {
+    // Three files of 10 blocks, two keys in each in turn, under another tenant's passing traffic.
+    let mut bench = Bench::new(40, 4, 2);
+    let key = |bench: &mut Bench, file: u32, tokens: usize| {
+        let client = bench.submit(spec(ids(tokens, file), 2));
+        bench.run();
+        bench.check(client).cached
+    };
+    for file in 1..=3 {
+        assert!(key(&mut bench, file, 36) < 4, "the first look at a file");
+    }
+    for tokens in [37, 38] {
+        for file in 1..=3 {
+            assert_eq!(key(&mut bench, file, tokens), tokens - 1);
+        }
+        let passing = SequenceSpec { tenant: 1, ..spec(ids(12, tokens as u32), 2) };
+        bench.submit(passing);
+        bench.run();
+    }
+    // A fourth file does not fit beside the three: the one used longest ago makes room.
+    assert!(key(&mut bench, 4, 36) < 4);
+    assert_eq!([2, 3].map(|file| key(&mut bench, file, 39)), [38, 38]);
+    assert!(key(&mut bench, 1, 39) < 38);
 }
 
 #[test]
@@ -364,11 +467,86 @@ fn deadlines_end_what_waits_and_what_runs() {
     bench.step(16);
     bench.now += SECOND;
     bench.step(16);
-    for client in [running, waiting] {
-        assert_eq!(bench.answer(client).failure, Some(Reason::Deadline));
-    }
+    let answer = bench.answer(running);
+    assert_eq!((answer.end, answer.failure), (Some(FinishReason::Length), None));
+    assert_eq!(answer.ids.len(), 1, "the best so far");
+    assert_eq!(bench.answer(waiting).failure, Some(Reason::Deadline), "nothing was done for it");
     bench.run();
     bench.check(patient);
+}
+
+#[test]
+fn a_deadline_leaves_every_choice_what_it_has() {
+    let mut bench = Bench::new(64, 4, 2);
+    let time_left = Some(Duration::from_secs(1));
+    let choices = (0..4).map(|choice| SequenceSpec { choice, time_left, ..spec(ids(30, 1), 9) });
+    let clients: Vec<usize> = choices.map(|spec| bench.submit(spec)).collect();
+    bench.step(16);
+    assert_eq!(bench.scheduler.load().running, 1, "the first reads the prompt for all");
+    bench.now += Duration::from_secs(1);
+    bench.schedule(16);
+    assert!(bench.scheduler.is_idle());
+    for client in clients {
+        assert_eq!(bench.answer(client).end, Some(FinishReason::Length));
+    }
+}
+
+#[test]
+fn a_prompt_that_takes_too_long_is_gone_on_with_by_the_next_key() {
+    let mut bench = Bench::new(64, 4, 2);
+    let limit = TimeLimits { prompt: Some(Duration::from_millis(500)), predict: None };
+    let first = bench.submit(SequenceSpec { time: limit, ..spec(ids(50, 1), 4) });
+    bench.now += Duration::from_secs(2);
+    bench.step(20);
+    bench.now += Duration::from_millis(400);
+    bench.step(20);
+    bench.schedule(20);
+    assert!(bench.wants_step());
+    bench.now += Duration::from_millis(100);
+    assert!(!bench.wants_step(), "counted from when it began to run");
+    bench.scheduler.discard();
+    assert_eq!(bench.step(20), StepRows::default());
+    let answer = bench.answer(first);
+    assert_eq!((answer.text.as_str(), answer.end), ("", Some(FinishReason::Length)));
+    let mut longer = ids(50, 1);
+    longer.push(5);
+    let next = bench.submit(SequenceSpec { time: limit, ..spec(longer, 4) });
+    bench.step(20);
+    bench.now += Duration::from_secs(10);
+    bench.run();
+    assert_eq!(bench.check(next).cached, 40, "and with the prompt read there is no such limit");
+}
+
+#[test]
+fn an_answer_that_takes_too_long_ends_once_it_has_a_line() {
+    let limits = DeviceLimits { vocab: tokenizer().vocab_size(), ..limits(64, 4) };
+    let has_line = |&id: &u32| tokenizer().bytes(id).contains(&b'\n');
+    let lines: Vec<u32> = (0..limits.vocab as u32).filter(has_line).collect();
+    let sampling = |bias| SamplingParams {
+        temperature: 0.0,
+        logit_bias: lines.iter().map(|&id| (id, bias)).collect(),
+        ..SamplingParams::default()
+    };
+    for (bias, ends) in [(1e3, true), (-1e3, false)] {
+        let mut bench = Bench::with(Mock::new(limits.clone()), 2, false);
+        let time = TimeLimits { prompt: None, predict: Some(Duration::from_millis(250)) };
+        let rules = Arc::new(SequenceRules { sampling: sampling(bias), ..rules() });
+        let client = bench.submit(SequenceSpec { time, rules, ..spec(ids(4, 1), 40) });
+        bench.now += Duration::from_secs(2);
+        for _ in 0..3 {
+            bench.step(16);
+            bench.now += Duration::from_millis(100);
+        }
+        bench.step(16);
+        assert!(!bench.clients[client].events.is_closed(), "200 ms since the first token");
+        bench.now += Duration::from_millis(100);
+        bench.step(16);
+        assert_eq!(bench.clients[client].events.is_closed(), ends);
+        bench.run();
+        let answer = bench.answer(client);
+        assert_eq!(answer.end, Some(FinishReason::Length));
+        assert_eq!(answer.ids.len(), if ends { 4 } else { 40 });
+    }
 }
 
 #[test]
@@ -378,8 +556,92 @@ fn a_reader_that_left_is_noticed_in_the_queue_and_while_it_runs() {
     bench.submit(spec(ids(4, 2), 30));
     bench.step(16);
     bench.clients.clear();
-    assert_eq!(bench.step(16).decodes, 1);
     assert_eq!(bench.step(16), StepRows::default());
+}
+
+#[test]
+fn a_step_is_given_up_once_nobody_wants_its_prompts() {
+    let mut bench = Bench::new(64, 4, 4);
+    let chat = bench.submit(spec(ids(4, 1), 12));
+    bench.step(16);
+    let [leaves, stays] = [2, 3].map(|salt| bench.submit(spec(ids(30, salt), 2)));
+    bench.schedule(16);
+    assert!(bench.wants_step());
+    bench.clients[leaves].events.close();
+    assert!(!bench.wants_step(), "the other's prompt is in the next step");
+    bench.scheduler.discard();
+    bench.schedule(64);
+    bench.clients[stays].events.close();
+    assert!(bench.wants_step(), "the chat lost one step, and not two");
+    bench.step(64);
+    assert_eq!(bench.step(64), StepRows { decodes: 1, ..StepRows::default() });
+    bench.schedule(64);
+    assert!(bench.wants_step());
+    bench.run();
+    bench.check(chat);
+}
+
+#[test]
+fn a_prompt_s_rows_are_many_alone_and_few_beside_a_completion() {
+    let mut bench = Bench::new(64, 4, 4);
+    let rows = |span| match span {
+        Span::Long => 24,
+        Span::Step => 12,
+        Span::Short => 3,
+    };
+    let prefills = |bench: &mut Bench| {
+        let prefills = bench.schedule_by(rows).prefills;
+        bench.device.run(bench.scheduler.step(), &mut bench.rows).expect("no fault was set");
+        bench.scheduler.advance(&bench.rows);
+        prefills
+    };
+    // three choices are one request
+    let cursor = spec(ids(60, 1), 3);
+    let choices = (0..3).map(|choice| SequenceSpec { choice, ..cursor.clone() });
+    let clients: Vec<usize> = choices.map(|spec| bench.submit(spec)).collect();
+    assert_eq!(prefills(&mut bench), 24);
+    let chat = SequenceSpec { priority: Priority::Chat, ..spec(ids(90, 2), 4) };
+    let chat = bench.submit(chat);
+    assert_eq!(prefills(&mut bench), 12, "somebody waits");
+    while !clients.iter().all(|&client| bench.clients[client].events.is_closed()) {
+        prefills(&mut bench);
+    }
+    assert_eq!(prefills(&mut bench), 12, "a chat alone");
+    let late = bench.submit(spec(ids(4, 3), 3));
+    assert_eq!(
+        prefills(&mut bench),
+        4,
+        "the completion first, and of the chat what a short step has"
+    );
+    assert_eq!(prefills(&mut bench), 3, "beside a completion that decodes");
+    bench.run();
+    for client in clients.into_iter().chain([chat, late]) {
+        bench.check(client);
+    }
+}
+
+#[test]
+fn a_step_with_a_prompt_that_somebody_wants_goes_on() {
+    let mut bench = Bench::new(64, 4, 4);
+    let clients = [2, 3].map(|salt| bench.submit(spec(ids(10, salt), 2)));
+    bench.schedule(20);
+    bench.clients[clients[0]].events.close();
+    assert!(bench.wants_step());
+    bench.clients[clients[1]].events.close();
+    assert!(!bench.wants_step());
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_given_up_in_the_step() {
+    let mut bench = Bench::new(64, 4, 4);
+    let clients = [2, 3].map(|salt| bench.submit(spec(ids(4, salt), 20)));
+    bench.step(16);
+    bench.schedule(16);
+    for client in clients {
+        assert!(bench.wants_step());
+        bench.clients[client].events.close();
+    }
+    assert!(!bench.wants_step());
 }
 
 #[test]
@@ -409,11 +671,76 @@ fn reading_a_prompt_alone_fills_the_cache_and_says_nothing() {
     assert!(scrape.contains("weir_tokens_total{kind=\"cached\"} 21"), "{scrape}");
 }
 
+fn warm_up(prompt: Vec<u32>) -> SequenceSpec {
+    SequenceSpec { priority: Priority::WarmUp, ..spec(prompt, 0) }
+}
+
+#[test]
+fn a_warm_up_runs_when_nothing_else_does_and_ends_when_anybody_comes() {
+    let mut bench = Bench::new(64, 4, 4);
+    let work = bench.submit(spec(ids(10, 1), 3));
+    let warm = [2, 3].map(|salt| bench.submit(warm_up(ids(50, salt))));
+    let busy = bench.scheduler.load();
+    assert_eq!((busy.waiting, busy.prefill_tokens), (1, 10), "warm-ups delay nobody");
+    while !bench.clients[work].events.is_closed() {
+        bench.step(16);
+        assert_eq!(bench.scheduler.step().segments.len(), 1);
+    }
+    assert_eq!(bench.step(20).prefills, 20);
+    assert_eq!(bench.step(20).prefills, 20, "the older one first");
+    let idle = bench.scheduler.load();
+    assert_eq!((idle.running, idle.waiting, idle.prefill_tokens), (0, 0, 0));
+    bench.schedule(20);
+    let moment = |arriving| Moment { now: bench.now, arriving };
+    assert!(bench.scheduler.wants_step(moment(false)));
+    assert!(!bench.scheduler.wants_step(moment(true)), "somebody is on his way");
+    bench.scheduler.discard();
+    let next = bench.submit(spec(ids(50, 2), 3));
+    for client in warm {
+        assert_eq!(bench.answer(client).end, Some(FinishReason::Length));
+    }
+    bench.run();
+    assert_eq!(bench.check(next).cached, 40, "what it had read is there");
+    bench.check(work);
+}
+
+#[test]
+fn somebody_on_his_way_is_enough_to_end_a_warm_up() {
+    let mut bench = Bench::new(64, 4, 4);
+    let warm = bench.submit(warm_up(ids(50, 2)));
+    bench.step(16);
+    let moment = Moment { now: bench.now, arriving: true };
+    assert!(bench.scheduler.schedule(moment, &bench.costs, |_, _| 16).is_empty());
+    assert_eq!(bench.answer(warm).end, Some(FinishReason::Length));
+    assert!(bench.scheduler.is_idle());
+}
+
+#[test]
+fn few_warm_ups_wait_and_a_tenant_drops_its_own_oldest() {
+    let mut bench = Bench::new(64, 4, 4);
+    bench.submit(spec(ids(10, 1), 30));
+    bench.step(16);
+    let of = |tenant, salt| SequenceSpec { tenant, ..warm_up(ids(20, salt)) };
+    let first = bench.submit(of(1, 2));
+    let others = [3, 4, 5].map(|salt| bench.submit(of(2, salt)));
+    let newer = bench.submit(of(2, 6));
+    let closed = |bench: &Bench, client: usize| bench.clients[client].events.is_closed();
+    assert!(closed(&bench, others[0]) && !closed(&bench, others[1]) && !closed(&bench, newer));
+    let stranger = bench.submit(of(3, 7));
+    assert!(closed(&bench, stranger), "nobody else's is dropped");
+    assert!(!closed(&bench, first));
+    bench.run();
+    for client in [first, others[1], newer] {
+        bench.check(client);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Operation {
     Submit { family: u32, length: usize, own: usize, max_tokens: usize, kind: Kind, class: u8 },
     Cancel(prop::sample::Index),
     Step(usize),
+    GiveUp(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -439,7 +766,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         Kind::Scored,
         Kind::Silent,
     ]);
-    let submit = (0..3u32, 1..40usize, 0..4usize, 0..24usize, kind, 0..6u8).prop_map(
+    let submit = (0..3u32, 1..40usize, 0..4usize, 0..24usize, kind, 0..8u8).prop_map(
         |(family, length, own, max_tokens, kind, class)| Operation::Submit {
             family,
             length,
@@ -453,6 +780,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => submit,
         1 => any::<prop::sample::Index>().prop_map(Operation::Cancel),
         5 => (1..40usize).prop_map(Operation::Step),
+        1 => (1..40usize).prop_map(Operation::GiveUp),
     ]
 }
 
@@ -493,11 +821,12 @@ fn apply(bench: &mut Bench, operation: &Operation, capacity: usize) {
             let max_tokens = max_tokens.min(capacity.saturating_sub(prompt.len()));
             prompt.truncate(capacity);
             let cursor = prompt.len().saturating_sub(own);
-            let priority = [Priority::Completion, Priority::Chat, Priority::Batch];
+            let priority =
+                [Priority::Completion, Priority::Chat, Priority::Batch, Priority::WarmUp];
             bench.submit(SequenceSpec {
                 rules: Arc::new(of_kind(kind)),
-                priority: priority[usize::from(class % 3)],
-                tenant: u32::from(class / 3),
+                priority: priority[usize::from(class % 4)],
+                tenant: u32::from(class / 4),
                 seed: u64::from(family),
                 cursor,
                 ..spec(prompt, max_tokens)
@@ -511,6 +840,7 @@ fn apply(bench: &mut Bench, operation: &Operation, capacity: usize) {
         Operation::Step(prefill_rows) => {
             bench.step(prefill_rows);
         }
+        Operation::GiveUp(prefill_rows) => bench.give_up(prefill_rows),
     }
 }
 

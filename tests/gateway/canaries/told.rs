@@ -50,7 +50,6 @@ fn metadata(canaries: &mut Canaries) -> Map<String, Value> {
         fields.insert(name.into(), json!(canaries.private(name)));
     }
     fields.insert("metadata".into(), json!({"user_id": canaries.private("metadata.user_id")}));
-    fields.insert("segments".into(), json!({"filepath": canaries.private("segments.filepath")}));
     fields.insert("extra".into(), json!({"next_indent": [canaries.private("extra.next_indent")]}));
     let telemetry = json!([{"event": canaries.private("telemetry_events")}]);
     fields.insert("telemetry_events".into(), telemetry);
@@ -93,12 +92,21 @@ pub(super) fn odd_bodies(canaries: &mut Canaries) -> Vec<Vec<u8>> {
         "tool_call_id": word("messages.tool_call_id")}]);
     let typed = [
         json!({"messages": messages, "user": word("chat's user")}),
+        json!({"segments": {"prefix": "x", "filepath": word("segments.filepath"),
+            "git_url": format!("https://{}@host/a.git", word("segments.git_url"))}}),
+        json!({"type": "view", "completion_id": word("completion_id"), "view_id": word("view_id")}),
         json!({"messages": [{"role": word("a role"), "content": "x"}]}),
         json!({"prompt": "x", "model": word("model")}),
         json!({"prompt": {"a": word("a prompt of another type")}}),
         json!({"prompt": "x", "max_tokens": word("max_tokens")}),
         json!({"prompt": "x", "logit_bias": {word("logit_bias"): 1}}),
         json!({"prompt": "x", "stop": [[word("a stop of another type")]]}),
+        json!({"name": word("show's name"), "model": word("show's model")}),
+        json!({"prompt": "x", "keep_alive": [word("keep_alive")]}),
+        json!({"prompt": "x", "options": {"num_predict": word("num_predict")}}),
+        json!({"prompt": "x", "options": word("options")}),
+        json!({"inputs": {"a": word("inputs of another type")}}),
+        json!({"inputs": "x", "parameters": {"stop": [[word("a parameter")]]}}),
         json!({"prompt": "x".to_owned() + &word("a long prompt").repeat(40_000)}),
     ];
     let mut bodies: Vec<Vec<u8>> = typed.iter().map(|body| body.to_string().into_bytes()).collect();

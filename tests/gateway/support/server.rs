@@ -15,8 +15,8 @@ use tokio::time::{Sleep, sleep};
 use weir::api::{Api, Doors, Limits, Load, ModelCard, Placed, Service, Shed, serve};
 use weir::completion::compliance::OnSecret;
 use weir::completion::{
-    Chunk, CompletionRequest, CompletionStream, Event, FinishReason, Input, Reason, Refusal, Route,
-    TokenLogprob, Usage,
+    ChatMessage, Chunk, CompletionRequest, CompletionStream, Event, FinishReason, Input, Reason,
+    Refusal, Route, TokenLogprob, Usage,
 };
 use weir::config::{PolicyConfig, ServeConfig};
 use weir::dispatch::{Explanation, Standing};
@@ -44,8 +44,10 @@ impl Default for Setup {
     fn default() -> Self {
         let config = ServeConfig {
             listen: Vec::new(),
+            listen_too: Vec::new(),
             allow_hosts: Vec::new(),
             allow_origins: Vec::new(),
+            copilot_token: false,
             grace: Duration::from_secs(5),
             connections_max: 64,
         };
@@ -146,6 +148,11 @@ impl Default for Counting {
             chat: true,
             vocabulary: 1000,
             context: 4096,
+            fim: true,
+            parameters: 7_000_000,
+            bytes: 14_000_000,
+            weights: "bf16".into(),
+            slots: 4,
         };
         Self {
             card,
@@ -202,8 +209,29 @@ impl Service for Shared {
         &self.0.card
     }
 
+    /// One id for each byte; control tokens are one byte like any other.
+    async fn tokenize(&self, text: String, _special: bool) -> Result<Vec<u32>, Refusal> {
+        Ok(text.bytes().map(u32::from).collect())
+    }
+
+    fn token_bytes(&self, id: u32) -> Vec<u8> {
+        u8::try_from(id).into_iter().collect()
+    }
+
+    fn render_chat(&self, messages: &[ChatMessage]) -> Result<String, Refusal> {
+        Ok(messages
+            .iter()
+            .map(|message| format!("{}: {}\n", message.role, message.content))
+            .collect())
+    }
+
     fn load(&self) -> Load {
-        Load { work_ahead_ms: 12.5, prefill_tokens_per_second: 800.0 }
+        Load {
+            work_ahead_ms: 12.5,
+            prefill_tokens_per_second: 800.0,
+            running: self.0.running.load(Ordering::SeqCst),
+            waiting: 0,
+        }
     }
 
     fn ready(&self) -> bool {

@@ -1,35 +1,17 @@
-"""The official Python client against a running weir: check.py BASE_URL (as in http://127.0.0.1:8012)."""
+"""The official Python client against a running weir: check_openai.py BASE_URL (as in http://127.0.0.1:8012)."""
 
 import sys
-import time
-import urllib.request
 
 import openai
 
-# From the broken connection to the free slot.
-FREED_WITHIN_SECONDS = 1.0
+from checks import breaks_off, is_equal, run
+
 # A stream that is meant to be broken off asks for more than anybody waits for.
 LONG = 800
 
 BASE = sys.argv[1].rstrip("/")
 client = openai.OpenAI(base_url=f"{BASE}/v1", api_key="none", max_retries=0, timeout=60)
 MODEL = "default"
-
-
-def metrics():
-    """Sums of all series by metric name."""
-    sums = {}
-    with urllib.request.urlopen(f"{BASE}/metrics", timeout=10) as reply:
-        for line in reply.read().decode().splitlines():
-            if line and not line.startswith("#"):
-                name, value = line.rsplit(" ", 1)
-                name = name.split("{", 1)[0]
-                sums[name] = sums.get(name, 0.0) + float(value)
-    return sums
-
-
-def is_equal(is_, expected, what):
-    assert is_ == expected, f"{what} is {is_!r}, not {expected!r}"
 
 
 def complete(**fields):
@@ -150,18 +132,8 @@ def error():
 
 
 def broken_off_stream_frees_its_slot():
-    before = metrics()["weir_cancelled_total"]
-    stream = complete(prompt="def ", max_tokens=LONG, stream=True, extra_body={"ignore_eos": True})
-    for heard, _ in enumerate(stream):
-        if heard == 3:
-            break
-    assert metrics()["weir_slots_used"] == 1, "the stream ended by itself"
-    stream.close()
-    deadline = time.monotonic() + FREED_WITHIN_SECONDS
-    while (now := metrics())["weir_slots_used"] or now["weir_cancelled_total"] == before:
-        assert time.monotonic() < deadline, f"slots used {now['weir_slots_used']} after 1 s"
-        time.sleep(0.01)
-    is_equal(now["weir_cancelled_total"], before + 1, "weir_cancelled_total")
+    fields = {"prompt": "def ", "max_tokens": LONG, "extra_body": {"ignore_eos": True}}
+    breaks_off(BASE, complete(**fields, stream=True))
 
 
 CHECKS = [
@@ -178,17 +150,4 @@ CHECKS = [
     broken_off_stream_frees_its_slot,
 ]
 
-
-def main():
-    failed = 0
-    for check in CHECKS:
-        try:
-            check()
-            print(f"ok {check.__name__}", flush=True)
-        except Exception as why:
-            failed += 1
-            print(f"FAILED {check.__name__}: {type(why).__name__}: {why}", flush=True)
-    return 1 if failed else 0
-
-
-sys.exit(main())
+sys.exit(run(CHECKS))

@@ -1,33 +1,15 @@
-// The official JavaScript client against a running weir: check.mjs BASE_URL (as in http://127.0.0.1:8012).
+// The official JavaScript client against a running weir: check_openai.mjs BASE_URL (as in http://127.0.0.1:8012).
 
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
+import { base, breaksOff, client as load, run } from "./checks.mjs";
 
-// The client lies beside this script, in node/.
-const { resolve } = createRequire(new URL("./node/package.json", import.meta.url));
-const { default: OpenAI } = await import(pathToFileURL(resolve("openai")));
+const { default: OpenAI } = await load("openai");
 
-// From the broken connection to the free slot.
-const FREED_WITHIN_MS = 1000;
 // A stream that is meant to be broken off asks for more than anybody waits for.
 const LONG = 800;
 
-const base = process.argv[2].replace(/\/+$/, "");
 const client = new OpenAI({ baseURL: `${base}/v1`, apiKey: "none", maxRetries: 0, timeout: 60_000 });
 const model = "default";
-
-// Sums of all series by metric name.
-async function metrics() {
-  const text = await (await fetch(`${base}/metrics`)).text();
-  const sums = {};
-  for (const line of text.split("\n").filter((line) => line && !line.startsWith("#"))) {
-    const at = line.lastIndexOf(" ");
-    const name = line.slice(0, at).split("{", 1)[0];
-    sums[name] = (sums[name] ?? 0) + Number(line.slice(at + 1));
-  }
-  return sums;
-}
 
 const complete = (fields) => client.completions.create({ model, temperature: 0, ...fields });
 
@@ -149,27 +131,9 @@ async function error() {
 }
 
 async function broken_off_stream_frees_its_slot() {
-  const before = (await metrics()).weir_cancelled_total;
   const fields = { prompt: "def ", max_tokens: LONG, stream: true, ignore_eos: true };
   const stream = await complete(fields);
-  let heard = 0;
-  for await (const _ of stream) {
-    heard += 1;
-    if (heard === 4) {
-      assert.equal((await metrics()).weir_slots_used, 1, "the stream ended by itself");
-      stream.controller.abort();
-      break;
-    }
-  }
-  assert.equal(heard, 4);
-  const deadline = performance.now() + FREED_WITHIN_MS;
-  let now = await metrics();
-  while (now.weir_slots_used !== 0 || now.weir_cancelled_total === before) {
-    assert.ok(performance.now() < deadline, `slots used ${now.weir_slots_used} after 1 s`);
-    await new Promise((resume) => setTimeout(resume, 10));
-    now = await metrics();
-  }
-  assert.equal(now.weir_cancelled_total, before + 1);
+  await breaksOff(stream, () => stream.controller.abort());
 }
 
 const checks = [
@@ -186,14 +150,4 @@ const checks = [
   broken_off_stream_frees_its_slot,
 ];
 
-let failed = 0;
-for (const check of checks) {
-  try {
-    await check();
-    console.log(`ok ${check.name}`);
-  } catch (why) {
-    failed += 1;
-    console.log(`FAILED ${check.name}: ${String(why).replaceAll("\n", " ")}`);
-  }
-}
-process.exitCode = failed > 0 ? 1 : 0;
+await run(checks);

@@ -1,41 +1,36 @@
-//! The two shapes of an answer, text completion and chat, written straight to bytes: a streamed
-//! chunk costs copies of what is constant and one pass over its text.
-
-use std::pin::pin;
-use std::time::{SystemTime, UNIX_EPOCH};
+//! OpenAI's two shapes of an answer, text completion and chat.
 
 use bytes::{BufMut as _, BytesMut};
-use futures_util::{Stream, StreamExt as _};
 use serde::Serialize;
 
-use super::answer::Ask;
-use crate::completion::{Event, FinishReason, Refusal, TokenLogprob, Usage};
+use super::{Collected, Heading, Letter, Summary, finite, json, list, token_text, word};
+use crate::api::error::ApiError;
+use crate::completion::{FinishReason, TokenLogprob, Usage};
 use crate::money::Money;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::api) enum Kind {
     Text,
     Chat,
 }
 
-/// What OpenAI writes for a probability of nothing; JSON has no infinity.
-const LOGPROB_MIN: f32 = -9999.0;
-
-/// Everything about a reply that is the same for all of its chunks.
-pub(super) struct Shape {
+/// An answer of this dialect.
+pub(in crate::api) struct Shape {
     kind: Kind,
-    /// From `{"id":` to `"choices":[`, of a chunk and of a whole answer.
-    chunk_head: Vec<u8>,
-    whole_head: Vec<u8>,
     /// As the client asked.
     logprobs: Option<u32>,
     include_usage: bool,
+    /// From `{"id":` to `"choices":[`, of a chunk and of a whole answer.
+    chunk_head: Vec<u8>,
+    whole_head: Vec<u8>,
+    /// One for each choice.
+    cursors: Vec<Cursor>,
 }
 
 /// Where a choice stands.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cursor {
+struct Cursor {
     /// Of the tokens so far; the next one's `text_offset`.
     characters: usize,
     /// Whether the role was sent (chat).
@@ -43,10 +38,17 @@ pub(super) struct Cursor {
 }
 
 impl Shape {
-    pub(super) fn new(ask: &Ask, model: &str) -> Self {
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    pub(in crate::api) fn new(kind: Kind, logprobs: Option<u32>, include_usage: bool) -> Self {
+        let (chunk_head, whole_head, cursors) = Default::default();
+        Self { kind, logprobs, include_usage, chunk_head, whole_head, cursors }
+    }
+}
+
+impl Letter for Shape {
+    fn open(&mut self, heading: &Heading<'_>) {
+        let &Heading { model, created, choices, .. } = heading;
         let id = fastrand::u128(..);
-        let (id, whole, chunk) = match ask.kind {
+        let (id, whole, chunk) = match self.kind {
             Kind::Text => (format!("cmpl-{id:032x}"), "text_completion", "text_completion"),
             Kind::Chat => {
                 (format!("chatcmpl-{id:032x}"), "chat.completion", "chat.completion.chunk")
@@ -59,17 +61,13 @@ impl Shape {
             head.extend_from_slice(br#","choices":["#);
             head
         };
-        Self {
-            kind: ask.kind,
-            chunk_head: head(chunk),
-            whole_head: head(whole),
-            logprobs: ask.logprobs,
-            include_usage: ask.include_usage,
-        }
+        (self.chunk_head, self.whole_head) = (head(chunk), head(whole));
+        self.cursors = vec![Cursor::default(); choices];
     }
 
     /// The role that begins every chat choice.
-    pub(super) fn begin(&self, out: &mut BytesMut, choice: u32, cursor: &mut Cursor) {
+    fn begin(&mut self, out: &mut BytesMut, choice: u32) {
+        let cursor = &mut self.cursors[choice as usize];
         if self.kind == Kind::Text || std::mem::replace(&mut cursor.begun, true) {
             return;
         }
@@ -81,14 +79,8 @@ impl Shape {
         });
     }
 
-    pub(super) fn text(
-        &self,
-        out: &mut BytesMut,
-        choice: u32,
-        text: &str,
-        tokens: &[TokenLogprob],
-        cursor: &mut Cursor,
-    ) {
+    fn text(&mut self, out: &mut BytesMut, choice: u32, text: &str, tokens: &[TokenLogprob]) {
+        let mut cursor = self.cursors[choice as usize];
         self.data(out, |out| {
             match self.kind {
                 Kind::Text => {
@@ -106,12 +98,13 @@ impl Shape {
                 }
             }
             out.put_slice(br#","logprobs":"#);
-            self.put_logprobs(out, tokens, cursor);
+            self.put_logprobs(out, tokens, &mut cursor);
             out.put_slice(br#","finish_reason":null}"#);
         });
+        self.cursors[choice as usize] = cursor;
     }
 
-    pub(super) fn finish(&self, out: &mut BytesMut, choice: u32, reason: FinishReason) {
+    fn finish(&mut self, out: &mut BytesMut, choice: u32, reason: FinishReason) {
         self.data(out, |out| {
             match self.kind {
                 Kind::Text => out.put_slice(br#"{"text":"","index":"#),
@@ -124,32 +117,25 @@ impl Shape {
         });
     }
 
-    /// The end of a stream that ended well, and what it cost where that is known.
-    pub(super) fn done(&self, out: &mut BytesMut, usage: &Usage, cost: Option<Money>) {
+    fn done(&mut self, out: &mut BytesMut, summary: &Summary) {
         if self.include_usage {
             out.put_slice(b"data: ");
             out.put_slice(&self.chunk_head);
             out.put_slice(br#"],"usage":"#);
-            json(out, &UsageObject::new(usage, cost));
+            json(out, &UsageObject::new(&summary.usage, summary.cost));
             out.put_slice(b"}\n\n");
         }
         out.put_slice(b"data: [DONE]\n\n");
     }
 
-    /// One event with one choice, which `choice` writes.
-    fn data(&self, out: &mut BytesMut, choice: impl FnOnce(&mut BytesMut)) {
+    /// A stream that breaks says so and sends no `[DONE]`.
+    fn failed(&mut self, out: &mut BytesMut, error: &ApiError) {
         out.put_slice(b"data: ");
-        out.put_slice(&self.chunk_head);
-        choice(out);
-        out.put_u8(b']');
-        if self.include_usage {
-            out.put_slice(br#","usage":null"#);
-        }
-        out.put_slice(b"}\n\n");
+        out.put_slice(&error.to_json());
+        out.put_slice(b"\n\n");
     }
 
-    /// The answer as one object.
-    pub(super) fn whole(&self, collected: &Collected, cost: Option<Money>) -> Vec<u8> {
+    fn whole(&mut self, collected: &Collected, summary: &Summary) -> Vec<u8> {
         let mut out = BytesMut::with_capacity(self.whole_head.len() + collected.size());
         out.put_slice(&self.whole_head);
         for (index, choice) in collected.choices.iter().enumerate() {
@@ -173,9 +159,23 @@ impl Shape {
             out.put_u8(b'}');
         }
         out.put_slice(br#"],"usage":"#);
-        json(&mut out, &UsageObject::new(&collected.usage, cost));
+        json(&mut out, &UsageObject::new(&collected.usage, summary.cost));
         out.put_u8(b'}');
         out.into()
+    }
+}
+
+impl Shape {
+    /// One event with one choice, which `choice` writes.
+    fn data(&self, out: &mut BytesMut, choice: impl FnOnce(&mut BytesMut)) {
+        out.put_slice(b"data: ");
+        out.put_slice(&self.chunk_head);
+        choice(out);
+        out.put_u8(b']');
+        if self.include_usage {
+            out.put_slice(br#","usage":null"#);
+        }
+        out.put_slice(b"}\n\n");
     }
 
     fn put_logprobs(&self, out: &mut BytesMut, tokens: &[TokenLogprob], cursor: &mut Cursor) {
@@ -258,42 +258,6 @@ fn put_chat_token(out: &mut BytesMut, bytes: &[u8], logprob: f32) {
     json(out, bytes);
 }
 
-/// A token that is no whole text is named by its bytes, as OpenAI does.
-fn token_text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.into(),
-        Err(_) => bytes
-            .iter()
-            .fold("bytes:".to_owned(), |name, byte| name + &format!("\\x{byte:02x}"))
-            .into(),
-    }
-}
-
-fn finite(logprob: f32) -> f32 {
-    logprob.max(LOGPROB_MIN)
-}
-
-fn word(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::ContentFilter => "content_filter",
-    }
-}
-
-fn list<T>(out: &mut BytesMut, all: &[T], mut put: impl FnMut(&mut BytesMut, &T)) {
-    for (nth, one) in all.iter().enumerate() {
-        if nth > 0 {
-            out.put_u8(b',');
-        }
-        put(out, one);
-    }
-}
-
-fn json(out: &mut BytesMut, value: &(impl Serialize + ?Sized)) {
-    serde_json::to_writer(out.writer(), value).expect("plain data serialises into memory");
-}
-
 #[derive(Serialize)]
 struct Head<'a> {
     id: &'a str,
@@ -326,92 +290,5 @@ impl UsageObject {
             prompt_tokens_details: PromptTokensDetails { cached_tokens: usage.cached_tokens },
             cost_usd: cost.map(|cost| cost.to_string()),
         }
-    }
-}
-
-/// An answer that is not streamed.
-pub(super) struct Collected {
-    choices: Vec<Choice>,
-    usage: Usage,
-}
-
-struct Choice {
-    text: String,
-    tokens: Vec<TokenLogprob>,
-    finish: FinishReason,
-    /// Over the generated tokens only.
-    logprob_sum: f64,
-    logprob_count: u32,
-}
-
-impl Choice {
-    /// Mean log-probability of what was generated.
-    fn score(&self) -> f64 {
-        self.logprob_sum / f64::from(self.logprob_count.max(1))
-    }
-
-    fn take_chunk(&mut self, text: &str, tokens: Vec<TokenLogprob>) {
-        self.text.push_str(text);
-        for logprob in tokens.iter().filter_map(|token| token.logprob) {
-            self.logprob_sum += f64::from(finite(logprob));
-            self.logprob_count += 1;
-        }
-        self.tokens.extend(tokens);
-    }
-}
-
-impl Collected {
-    /// Reads `events` to their end, calling `text` whenever a choice grows.
-    pub(super) async fn gather(
-        events: impl Stream<Item = Event>,
-        choices: usize,
-        mut text: impl FnMut(u32),
-    ) -> Result<Self, Refusal> {
-        let empty = || Choice {
-            text: String::new(),
-            tokens: Vec::new(),
-            finish: FinishReason::Length,
-            logprob_sum: 0.0,
-            logprob_count: 0,
-        };
-        let mut choices: Vec<Choice> = std::iter::repeat_with(empty).take(choices).collect();
-        let mut events = pin!(events);
-        loop {
-            match events.next().await.expect("ends with usage or failure") {
-                Event::Prompt { choice, text, tokens } => {
-                    choices[choice as usize].text.push_str(&text);
-                    choices[choice as usize].tokens.extend(tokens);
-                }
-                Event::Chunk(chunk) => {
-                    text(chunk.choice);
-                    let choice = &mut choices[chunk.choice as usize];
-                    let text = std::str::from_utf8(&chunk.text).expect("cut at characters");
-                    choice.take_chunk(text, chunk.tokens);
-                }
-                Event::Finished { choice, reason } => choices[choice as usize].finish = reason,
-                Event::Usage(usage) => return Ok(Self { choices, usage }),
-                Event::Failed(refusal) => return Err(refusal),
-            }
-        }
-    }
-
-    /// Of every `best_of` choices in a row keeps the `n` likeliest, best first.
-    pub(super) fn keep_best(&mut self, best_of: usize, n: usize) {
-        if best_of == n {
-            return;
-        }
-        for of_prompt in self.choices.chunks_mut(best_of) {
-            of_prompt.sort_by(|a, b| b.score().total_cmp(&a.score()));
-        }
-        let mut nth = 0;
-        self.choices.retain(|_| {
-            nth += 1;
-            (nth - 1) % best_of < n
-        });
-    }
-
-    /// Roughly the bytes of the answer as JSON.
-    fn size(&self) -> usize {
-        self.choices.iter().map(|choice| choice.text.len() + choice.tokens.len() * 64 + 128).sum()
     }
 }
