@@ -423,8 +423,9 @@ impl Answer {
         choices: u32,
     ) -> Self {
         // Cached tokens are the least that any choice found: a sibling's work is no cache.
+        let taken_back = first.rules.healing.as_ref().map_or(0, |taken| taken.tokens);
         let usage = Usage {
-            prompt_tokens: first.prompt.len() as u64,
+            prompt_tokens: (first.prompt.len() + taken_back) as u64,
             cached_tokens: u64::MAX,
             completion_tokens: 0,
         };

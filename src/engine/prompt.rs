@@ -204,6 +204,21 @@ impl Prompts {
     }
 }
 
+<<<<<<< HEAD
+=======
+impl Prompt {
+    /// Takes the word back that the cursor is in, where the prompt ends with the cursor: what it is
+    /// worth elsewhere was not measured.
+    fn heal(&mut self, tokenizer: &Tokenizer) {
+        if self.cursor == self.ids.len() && self.max_tokens > 0 {
+            self.healing = take_back(&mut self.ids, tokenizer);
+            self.cursor = self.ids.len();
+            self.max_tokens += self.healing.as_ref().map_or(0, |taken| taken.tokens);
+        }
+    }
+}
+
+>>>>>>> fit5
 fn borrowed(messages: &[ChatMessage]) -> Vec<Message<'_>> {
     messages
         .iter()
@@ -217,6 +232,7 @@ fn unconversed(error: ChatError) -> Refusal {
         error => {
             let reason = Reason::Invalid { param: Some("messages") };
             Refusal::new(reason, sentence(&error)).with_source(error)
+<<<<<<< HEAD
         }
     }
 }
@@ -229,6 +245,8 @@ impl Prompt {
             self.healing = take_back(&mut self.ids, tokenizer);
             self.cursor = self.ids.len();
             self.max_tokens += self.healing.as_ref().map_or(0, |taken| taken.tokens);
+=======
+>>>>>>> fit5
         }
     }
 }
