@@ -204,8 +204,6 @@ impl Prompts {
     }
 }
 
-<<<<<<< HEAD
-=======
 impl Prompt {
     /// Takes the word back that the cursor is in, where the prompt ends with the cursor: what it is
     /// worth elsewhere was not measured.
@@ -218,7 +216,6 @@ impl Prompt {
     }
 }
 
->>>>>>> fit5
 fn borrowed(messages: &[ChatMessage]) -> Vec<Message<'_>> {
     messages
         .iter()
@@ -232,21 +229,6 @@ fn unconversed(error: ChatError) -> Refusal {
         error => {
             let reason = Reason::Invalid { param: Some("messages") };
             Refusal::new(reason, sentence(&error)).with_source(error)
-<<<<<<< HEAD
-        }
-    }
-}
-
-impl Prompt {
-    /// Takes the word back that the cursor is in, where the prompt ends with the cursor: what it is
-    /// worth elsewhere was not measured.
-    fn heal(&mut self, tokenizer: &Tokenizer) {
-        if self.cursor == self.ids.len() && self.max_tokens > 0 {
-            self.healing = take_back(&mut self.ids, tokenizer);
-            self.cursor = self.ids.len();
-            self.max_tokens += self.healing.as_ref().map_or(0, |taken| taken.tokens);
-=======
->>>>>>> fit5
         }
     }
 }

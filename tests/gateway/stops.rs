@@ -18,11 +18,7 @@ const FILES: [(&str, &str, &str); 9] = [
     ("shapes.py", "#", include_str!("../../benches/peers/shapes.py")),
     ("stats.py", "#", include_str!("../../benches/peers/stats.py")),
     ("engines.py", "#", include_str!("../../benches/peers/engines.py")),
-<<<<<<< HEAD
-    ("check_openai.mjs", "//", include_str!("../clients/check_openai.mjs")),
-=======
     ("checks.mjs", "//", include_str!("../clients/checks.mjs")),
->>>>>>> fit5
 ];
 
 struct Cursor {
@@ -137,8 +133,11 @@ fn cursor(file: usize, number: usize, random: &mut Rng) -> Cursor {
         if line.trim().len() < 6 || !line.is_ascii() {
             continue;
         }
-        let begin =
-            if number.is_multiple_of(2) { random.usize(deep(line)..line.len() - 2) } else { deep(line) };
+        let begin = if number.is_multiple_of(2) {
+            random.usize(deep(line)..line.len() - 2)
+        } else {
+            deep(line)
+        };
         let last = match number % 2 {
             0 => at,
             _ => (at..lines.len())
