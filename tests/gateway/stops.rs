@@ -133,8 +133,11 @@ fn cursor(file: usize, number: usize, random: &mut Rng) -> Cursor {
         if line.trim().len() < 6 || !line.is_ascii() {
             continue;
         }
-        let begin =
-            if number % 2 == 0 { random.usize(deep(line)..line.len() - 2) } else { deep(line) };
+        let begin = if number.is_multiple_of(2) {
+            random.usize(deep(line)..line.len() - 2)
+        } else {
+            deep(line)
+        };
         let last = match number % 2 {
             0 => at,
             _ => (at..lines.len())
