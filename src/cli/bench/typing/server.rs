@@ -86,6 +86,7 @@ impl Own {
         let mut config = config.clone();
         config.offline = true;
         config.serve.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))];
+        config.serve.listen_too.clear();
         let app = app::start(config).await?;
         app.engine().started().await?;
         Ok(Self { app })
