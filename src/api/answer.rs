@@ -270,17 +270,28 @@ async fn enter<S: Service>(
     ask: &Ask,
     typing: Option<Typing>,
 ) -> Result<Running, Failure> {
-    let [request] = &ask.requests[..] else { return place(service, ask).await };
-    let Some(Typing { key, speculative }) = typing else { return place(service, ask).await };
+    let [request] = &ask.requests[..] else { return place(service, &ask.requests).await };
+    let Some(Typing { key, speculative }) = typing else {
+        return place(service, &ask.requests).await;
+    };
     let ticket = match api.sessions.enter(key, request, speculative) {
-        Entry::Alone => return place(service, ask).await,
+        Entry::Alone => return place(service, &ask.requests).await,
         Entry::Known(known) => return Ok(Running::known(service.model(), known)),
         Entry::Runs(ticket) => Arc::new(ticket),
+    };
+    let patient;
+    let requests = match ticket.is_ahead() {
+        true => {
+            let priority = request.priority.min(Priority::Batch);
+            patient = [Arc::new(CompletionRequest { priority, ..(**request).clone() })];
+            &patient[..]
+        }
+        false => &ask.requests[..],
     };
     let mut running = tokio::select! {
         biased;
         () = ticket.superseded() => Running::known(service.model(), Known::nothing()),
-        placed = place(service, ask) => placed?,
+        placed = place(service, requests) => placed?,
     };
     for stream in &mut running.streams {
         let events = std::mem::replace(&mut stream.events, Box::pin(futures_util::stream::empty()));
@@ -291,8 +302,11 @@ async fn enter<S: Service>(
 }
 
 /// Places every prompt; one refusal refuses all, before anything was sent.
-async fn place<S: Service>(service: &S, ask: &Ask) -> Result<Running, Failure> {
-    let all = ask.requests.iter().map(|request| service.place(request.clone()));
+async fn place<S: Service>(
+    service: &S,
+    requests: &[Arc<CompletionRequest>],
+) -> Result<Running, Failure> {
+    let all = requests.iter().map(|request| service.place(request.clone()));
     let placed: Vec<Placed> = try_join_all(all).await?;
     let mixed = placed.iter().any(|one| one.route != placed[0].route);
     let (route, reason) = (placed[0].route.clone(), placed[0].reason.clone());

@@ -117,7 +117,7 @@ impl Sessions {
             session.runs.pop_front();
         }
         session.runs.push_back(Run { cursor, ahead, state: state.clone() });
-        Entry::Runs(Ticket::new(state))
+        Entry::Runs(Ticket::new(state, ahead))
     }
 }
 

@@ -90,11 +90,18 @@ impl State {
 /// it had never been.
 pub struct Ticket {
     state: Arc<State>,
+    /// It asks for what may come after a suggestion: nobody waits for it yet.
+    ahead: bool,
 }
 
 impl Ticket {
-    pub(super) fn new(state: Arc<State>) -> Self {
-        Self { state }
+    pub(super) fn new(state: Arc<State>, ahead: bool) -> Self {
+        Self { state, ahead }
+    }
+
+    /// Whether nobody waits for it, so that it should let others go first.
+    pub fn is_ahead(&self) -> bool {
+        self.ahead
     }
 
     /// Whether a newer request has made this one worthless.
