@@ -10,13 +10,14 @@ const say = console.log.bind(console);
 console.log = console.error;
 
 // From the broken connection to the free slot.
-const FREED_WITHIN_MS = 1000;
+export const FREED_WITHIN_MS = 1000;
 
 export const base = process.argv[2].replace(/\/+$/, "");
 
 // The clients lie beside this script, in node/.
 const { resolve } = createRequire(new URL("./node/package.json", import.meta.url));
-export const client = (name) => import(pathToFileURL(resolve(name)));
+export const find = (name) => resolve(name);
+export const client = (name) => import(pathToFileURL(find(name)));
 
 // Sums of all series by metric name.
 export async function metrics() {

@@ -41,6 +41,11 @@ fn continues_packages() {
     passes(node("@continuedev/fetch", "check_continue.mjs"));
 }
 
+#[test]
+fn tabbys_agent() {
+    passes(node("tabby-agent", "check_tabby.mjs"));
+}
+
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }

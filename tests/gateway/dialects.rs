@@ -4,6 +4,7 @@
 //! Requests that are files were written by tests/fixtures/clients/build.py, which names their source.
 
 mod connections;
+mod continue_openai;
 mod copilot;
 mod llama_cpp;
 mod lmstudio;

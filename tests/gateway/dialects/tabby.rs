@@ -11,7 +11,9 @@ use crate::support::server::{Counting, Server, Setup};
 async fn it_finds_a_server_that_wants_no_telemetry() {
     let server = Server::start().await;
     let health = get(server.address, "/v1/health").await.json();
-    assert!(health["version"]["git_describe"].is_string());
+    // A number is taken for a version of Tabby's, and servers before 0.9.0 are asked for no settings.
+    let describe = health["version"]["git_describe"].as_str().expect("a string");
+    assert!(!describe.contains(|c: char| c.is_ascii_digit()), "{describe}");
     for key in ["device", "arch", "cpu_info", "status"] {
         assert!(health[key].is_string(), "{key}");
     }
