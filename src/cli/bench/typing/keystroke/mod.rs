@@ -143,43 +143,50 @@ impl Sides {
         gauge: &mut Gauge,
     ) -> Result<Round, Failure> {
         let mut ask = self.ask(place);
-        press(&self.weir, &ask).await?;
+        press(&self.weir, &ask, "place").await?;
         if let Some(beside) = &self.beside {
-            press(beside, &ask).await?;
+            press(beside, &ask, "place").await?;
         }
         // Nobody else is busy, so this thread may be.
         let rates = gauge.measure();
         let (mut keys, mut through) = (Vec::new(), Vec::new());
         for (at, key) in place.keys.iter().enumerate() {
             ask.prefix.push_str(key);
-            keys.push(self.pair(&ask, swapped ^ (at % 2 == 1)).await?);
+            // Each in a session of its own: a key that the answer before it foretold would be known.
+            let session = format!("key-{:016x}", fastrand::u64(..));
+            keys.push(self.pair(&ask, &session, swapped ^ (at % 2 == 1)).await?);
             let said = keys.last().and_then(|(weir, _)| weir.text.chars().next());
             if let Some(said) = said {
                 let mut typed = ask.clone();
                 typed.prefix.push(said);
-                through.push(self.rested(&self.weir, &typed).await?);
+                through.push(self.rested(&self.weir, &typed, &session).await?);
             }
         }
         Ok(Round { rates, keys, through })
     }
 
-    async fn pair(&self, ask: &Ask, swapped: bool) -> Result<(Press, Option<Press>), Failure> {
+    async fn pair(
+        &self,
+        ask: &Ask,
+        session: &str,
+        swapped: bool,
+    ) -> Result<(Press, Option<Press>), Failure> {
         let Some(beside) = &self.beside else {
-            return Ok((self.rested(&self.weir, ask).await?, None));
+            return Ok((self.rested(&self.weir, ask, session).await?, None));
         };
         let (weir, other) = if swapped {
-            let other = self.rested(beside, ask).await?;
-            (self.rested(&self.weir, ask).await?, other)
+            let other = self.rested(beside, ask, session).await?;
+            (self.rested(&self.weir, ask, session).await?, other)
         } else {
-            let weir = self.rested(&self.weir, ask).await?;
-            (weir, self.rested(beside, ask).await?)
+            let weir = self.rested(&self.weir, ask, session).await?;
+            (weir, self.rested(beside, ask, session).await?)
         };
         Ok((weir, Some(other)))
     }
 
-    async fn rested(&self, server: &Server, ask: &Ask) -> Result<Press, Failure> {
+    async fn rested(&self, server: &Server, ask: &Ask, session: &str) -> Result<Press, Failure> {
         tokio::time::sleep(REST).await;
-        press(server, ask).await
+        press(server, ask, session).await
     }
 
     fn ask(&self, place: &Place) -> Ask {

@@ -9,8 +9,6 @@ use crate::cli::Failure;
 
 /// Silence for so long is no answer.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
-/// Everything comes from one person.
-const SESSION: &str = "keystroke";
 
 /// What a key came to.
 #[derive(Clone, Debug)]
@@ -32,14 +30,15 @@ impl Press {
     }
 }
 
-pub(super) async fn press(server: &Server, ask: &Ask) -> Result<Press, Failure> {
-    let pressing = tokio::time::timeout(ANSWER_MAX, exchange(server, ask));
+/// `session`: what weir remembers of one edit session it does not know of another.
+pub(super) async fn press(server: &Server, ask: &Ask, session: &str) -> Result<Press, Failure> {
+    let pressing = tokio::time::timeout(ANSWER_MAX, exchange(server, ask, session));
     let outcome = pressing.await.unwrap_or(Err(Wrong::Ended));
     outcome.map_err(|wrong| Failure::Other(format!("{:?}: {wrong}", server.dialect)))
 }
 
-async fn exchange(server: &Server, ask: &Ask) -> Result<Press, Wrong> {
-    let request = server.request(ask, SESSION);
+async fn exchange(server: &Server, ask: &Ask, session: &str) -> Result<Press, Wrong> {
+    let request = server.request(ask, session);
     let began = Instant::now();
     let mut answer = request.send().await?;
     let (mut reply, mut ttft) = (Reply::new(server.dialect), None);
