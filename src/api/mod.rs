@@ -23,6 +23,7 @@ mod guard;
 mod live;
 mod llama_cpp;
 mod lmstudio;
+mod merged;
 mod mistral;
 mod models;
 mod ollama;

@@ -15,8 +15,9 @@ use http_body::{Body, Frame};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::accounting::Account;
-use super::answer::{Merged, going_down};
+use super::answer::going_down;
 use super::error::ApiError;
+use super::merged::Merged;
 use super::reply::{Letter, Summary};
 use crate::completion::{Event, Refusal};
 use crate::dispatch::Costs;
