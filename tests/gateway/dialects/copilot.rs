@@ -3,40 +3,22 @@
 use serde_json::{Value, json};
 use weir::completion::{Input, Reason};
 
+use super::{play, recorded};
 use crate::support::http::{get, post, send};
 use crate::support::server::{Counting, Server, Setup};
 
 const PATH: &str = "/v1/engines/gpt-41-copilot/completions";
 
-/// vscode-copilot-chat: completions-core/vscode-node/lib/src/openai/fetch.ts
 fn ghost() -> Value {
-    json!({
-        "prompt": "def add(a, b):\n    ", "suffix": "\n\nprint(add(1, 2))\n", "max_tokens": 2,
-        "temperature": 0, "top_p": 1, "n": 1, "stop": ["\n"], "stream": true,
-        "code_annotations": false, "nwo": "ada/engine",
-        "extra": {
-            "language": "python", "next_indent": 0, "trim_by_indentation": true,
-            "prompt_tokens": 9, "suffix_tokens": 8, "context": ["Path: a.py", "Language: python"],
-        },
-    })
+    let mut body = recorded("copilot", "ghost")["body"].take();
+    body["max_tokens"] = json!(2);
+    body
 }
-
-const HEADERS: [(&str, &str); 8] = [
-    ("authorization", "Bearer tid=1;exp=2"),
-    ("openai-organization", "github-copilot"),
-    ("openai-intent", "copilot-ghost"),
-    ("x-request-id", "5c2d6a1e"),
-    ("vscode-sessionid", "some-session-1"),
-    ("x-github-api-version", "2025-05-01"),
-    ("x-copilot-async", "true"),
-    ("x-copilot-speculative", "false"),
-];
 
 #[tokio::test]
 async fn ghost_text_streams() {
     let server = Server::start().await;
-    let body = ghost().to_string();
-    let reply = send(server.address, "POST", PATH, &HEADERS, body.as_bytes()).await;
+    let reply = play(&server, "copilot", "ghost").await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert_eq!(reply.header("x-github-request-id"), Some("5c2d6a1e"));
     let events = reply.events();
@@ -75,7 +57,7 @@ async fn a_stream_that_is_left_frees_its_slot() {
     body["max_tokens"] = json!(500);
     let bytes = body.to_string();
     let mut connection = crate::support::http::Connection::open(server.address).await;
-    connection.send(&crate::support::http::request("POST", PATH, &HEADERS, bytes.as_bytes())).await;
+    connection.send(&crate::support::http::request("POST", PATH, &[], bytes.as_bytes())).await;
     connection.head().await;
     connection.chunk().await;
     drop(connection);

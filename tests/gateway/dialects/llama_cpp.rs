@@ -3,25 +3,15 @@
 use serde_json::{Value, json};
 use weir::completion::{Input, Priority, Reason};
 
+use super::{play, recorded};
 use crate::support::http::{get, post, send};
 use crate::support::server::{Counting, Server, Setup};
 use crate::support::weir::{Weir, drive};
 
-/// autoload/llama.vim: s:fim()
+/// What llama.vim sends at a cursor, but for some fields.
 fn vim(prompt: &str, more: Value) -> Value {
-    let mut body = json!({
-        "id_slot": 0, "input_prefix": "fn main() {\n", "input_suffix": "\n}\n",
-        "input_extra": [{ "text": "const A: u8 = 1;", "time": [3, 14], "filename": "a.rs" }],
-        "prompt": prompt, "n_predict": 3, "stop": [], "n_indent": 4, "top_k": 40, "top_p": 0.90,
-        "samplers": ["top_k", "top_p", "infill"], "stream": false, "cache_prompt": true,
-        "t_max_prompt_ms": 500, "t_max_predict_ms": 250, "model": "",
-        "response_fields": [
-            "content", "timings/prompt_n", "timings/prompt_ms", "timings/prompt_per_token_ms",
-            "timings/prompt_per_second", "timings/predicted_n", "timings/predicted_ms",
-            "timings/predicted_per_token_ms", "timings/predicted_per_second", "truncated",
-            "tokens_cached",
-        ],
-    });
+    let mut body = recorded("llama-vim", "fim")["body"].take();
+    (body["prompt"], body["n_predict"]) = (json!(prompt), json!(3));
     for (key, value) in more.as_object().expect("an object") {
         body[key] = value.clone();
     }
@@ -55,11 +45,7 @@ async fn llama_vim_reads_its_flattened_fields_on_one_line() {
 #[tokio::test]
 async fn llama_vim_warms_the_cache_while_nobody_types() {
     let server = Server::start().await;
-    let warm = json!({
-        "input_prefix": "", "input_suffix": "", "prompt": "", "n_predict": 0, "temperature": 0.0,
-        "samplers": [], "t_max_predict_ms": 1, "response_fields": [""],
-    });
-    let reply = post(server.address, "/infill", &vim("", warm)).await;
+    let reply = play(&server, "llama-vim", "warm-up").await;
     assert_eq!((reply.status, reply.text()), (200, "{}"));
     assert_eq!(server.counting.last().priority, Priority::WarmUp);
     assert_eq!(server.counting.last().max_tokens, Some(0));
@@ -74,12 +60,10 @@ async fn any_slot_and_any_model_will_do() {
     }
 }
 
-/// src/llama-server.ts: createRequestPayload
 #[tokio::test]
 async fn llama_vscode_gets_one_object_or_a_list_of_different_ones() {
     let server = Server::start().await;
-    let mut body = vim("x", json!({ "n_cmpl": 3 }));
-    body.as_object_mut().expect("an object").remove("response_fields");
+    let mut body = recorded("llama-vscode", "fim")["body"].take();
     let many = post(server.address, "/infill", &body).await.json();
     let many = many.as_array().expect("a list");
     assert_eq!(many.len(), 3);

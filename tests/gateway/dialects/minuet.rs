@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use super::recorded;
 use crate::support::http::post;
 use crate::support::weir::{Weir, drive};
 
@@ -11,15 +12,14 @@ fn context() -> String {
     (0..60).map(|line| format!("let name_{line} = read(source_{line})?;\n")).collect()
 }
 
-/// lua/minuet/backends/openai_fim_compatible.lua: as many requests as completions are wanted.
+/// As many requests as completions are wanted.
 #[test]
 fn three_identical_requests_compute_their_prompt_once() {
     let weir = Weir::start("");
     drive(async {
-        let body = json!({
-            "model": "weir", "stream": true, "prompt": context(), "suffix": "\nfn next() {}\n",
-            "max_tokens": 8, "stream_options": { "include_usage": true },
-        });
+        let mut body = recorded("minuet", "fim")["body"].take();
+        (body["prompt"], body["max_tokens"]) = (json!(context()), json!(8));
+        body["stream_options"] = json!({ "include_usage": true });
         let replies = join_all([0; 3].map(|_| post(weir.address, "/v1/completions", &body))).await;
         let computed: u64 = replies
             .iter()

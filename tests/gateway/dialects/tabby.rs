@@ -3,6 +3,7 @@
 use serde_json::json;
 use weir::completion::{Input, Reason};
 
+use super::play;
 use crate::support::http::{get, post};
 use crate::support::server::{Counting, Server, Setup};
 
@@ -26,17 +27,7 @@ async fn it_finds_a_server_that_wants_no_telemetry() {
 #[tokio::test]
 async fn segments_are_a_cursor_and_its_files() {
     let server = Server::start().await;
-    let snippet = |path: &str| json!([{ "filepath": path, "body": path, "score": 0.5 }]);
-    let body = json!({
-        "language": "rust", "user": "ada", "temperature": null,
-        "segments": {
-            "prefix": "fn a(", "suffix": ")\n", "filepath": "src/a.rs",
-            "git_url": "git@example.org:ada/a.git", "declarations": snippet("decl.rs"),
-            "relevant_snippets_from_changed_files": snippet("changed.rs"),
-            "relevant_snippets_from_recently_opened_files": snippet("opened.rs"),
-        },
-    });
-    let reply = post(server.address, "/v1/completions", &body).await;
+    let reply = play(&server, "tabby", "segments").await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     let answer = reply.json();
     assert!(answer["id"].as_str().is_some_and(|id| id.starts_with("cmpl-")));
