@@ -8,6 +8,11 @@ use std::path::Path;
 const PARTS: u64 = 4;
 /// A context shorter than this is no use for completion; less memory than that is an error.
 const CONTEXT_MIN: usize = 256;
+/// Contexts for each slot beside the one that it runs in: what was typed in other files, and by
+/// others, is found again when they come back to it.
+const CACHED_PER_SLOT: usize = 3;
+/// Bytes of them; a large model's slots leave plenty unused as it is.
+const CACHED_BYTES_MAX: u64 = 256 << 20;
 
 /// What was asked for, and what a token costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +37,8 @@ pub struct MemoryPlan {
     pub notes: Vec<String>,
 }
 
-/// Sizes the KV memory: slots x context; or what `memory_mb` holds. Unless that is set, at most
+/// Sizes the KV memory: slots x context, and room for prefixes that stay cached; or what `memory_mb`
+/// holds. Unless that is set, at most
 /// a quarter of `available` bytes are used (None: not known, no bound), with fewer slots and
 /// then a shorter context. With it the slots stay, because sequences rarely use all of their
 /// context and one that does waits for room. None: not even one short sequence fits.
@@ -57,6 +63,10 @@ pub fn plan_memory(wish: &MemoryWish, available: Option<u64>) -> Option<MemoryPl
     } else if plan.blocks > blocks_max {
         plan.slots = (blocks_max / per_slot).max(1);
         plan.blocks = (plan.slots * per_slot).min(blocks_max);
+    } else {
+        let cached = usize::try_from(CACHED_BYTES_MAX / block_bytes).unwrap_or(usize::MAX);
+        let cached = plan.blocks.saturating_mul(CACHED_PER_SLOT).min(cached);
+        plan.blocks = plan.blocks.saturating_add(cached).min(blocks_max);
     }
     if plan.blocks < per_slot {
         plan.context = plan.blocks * wish.block_tokens;
@@ -151,13 +161,20 @@ mod tests {
 
     #[test]
     fn slots_go_first_and_then_context() {
-        assert_eq!(plan(WISH, 1000), Some((512, 8, 1024, 0)));
+        assert_eq!(plan(WISH, 1000), Some((4 * 512, 8, 1024, 0)));
+        assert_eq!(
+            plan(WISH, 64),
+            Some((2 * 512, 8, 1024, 0)),
+            "what is free goes to what is cached"
+        );
         assert_eq!(plan(WISH, 32), Some((512, 8, 1024, 0)));
         assert_eq!(plan(WISH, 31), Some((448, 7, 1024, 1)));
         assert_eq!(plan(WISH, 4), Some((64, 1, 1024, 1)));
         assert_eq!(plan(WISH, 2), Some((32, 1, 512, 2)));
         assert_eq!(plan(WISH, 0), None);
-        assert_eq!(plan_memory(&WISH, None).map(|plan| plan.blocks), Some(512));
+        assert_eq!(plan_memory(&WISH, None).map(|plan| plan.blocks), Some(4 * 512));
+        let large = MemoryWish { token_bytes: 1 << 20, ..WISH };
+        assert_eq!(plan(large, 1 << 20), Some((512 + 16, 8, 1024, 0)), "256 MiB and no more");
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl Naive<'_> {
             return &self.text[..end];
         }
         let tail = &self.text[text.len()..];
-        let is_blank = self.rest().is_empty() && (tail.contains('\n') || text.is_empty());
+        let is_blank = self.cursor.ends_line && (tail.contains('\n') || text.is_empty());
         if is_blank { text } else { self.text }
     }
 
