@@ -9,7 +9,7 @@ use super::{Failure, block_on, complain, say};
 use crate::app::{Local, write_cache};
 use crate::cloud;
 use crate::completion::{
-    Backend, CompletionRequest, CompletionStream, Event, FimInput, Input, SamplingParams,
+    Backend, CodeStops, CompletionRequest, CompletionStream, Event, FimInput, Input, SamplingParams,
 };
 use crate::config::{self, CloudConfig, Config};
 use crate::telemetry::Telemetry;
@@ -70,7 +70,10 @@ fn request(args: &CompleteArgs) -> Result<CompletionRequest, String> {
     let (prefix, suffix) = args.cursor.split()?;
     let path = args.cursor.file.file_name().map(|name| name.to_string_lossy().into_owned());
     let input = Input::Fim(FimInput { prefix, suffix, path, ..FimInput::default() });
+    // It ends where it would in an editor.
+    let fit = Some(CodeStops { block: true, ..CodeStops::default() });
     Ok(CompletionRequest {
+        fit,
         sampling: SamplingParams { temperature: args.temperature, ..SamplingParams::default() },
         ..CompletionRequest::greedy("cli", input, args.max_tokens)
     })
