@@ -23,7 +23,7 @@ const STOP_BYTES_MAX: usize = 1024;
 /// Stop ids of one request.
 const STOP_IDS_MAX: usize = 64;
 /// Ids with a bias: OpenAI's own limit is 300.
-const BIASES_MAX: usize = 1024;
+pub(super) const BIASES_MAX: usize = 1024;
 
 /// A type a known field may have, with the words for "must be ...".
 pub(super) trait Field {

@@ -13,13 +13,13 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Deserialize;
-use serde::de::Deserializer;
+use serde::de::{Deserializer, Error as _};
 use serde_json::Number;
 
 use self::letter::Letter;
 use super::answer::{Ask, Caller, answer};
 use super::error::ApiError;
-use super::fields::{Field, LogitBias, Prompts, Stops, body, parse};
+use super::fields::{BIASES_MAX, Field, LogitBias, Prompts, Stops, body, parse};
 use super::sampling::{integer, known_ids, number, seed};
 use super::{Api, ModelCard, Service, raw};
 use crate::completion::{
@@ -37,6 +37,8 @@ const TEMPERATURE_DEFAULT: f32 = 0.8;
 const TEMPERATURE_OF_MANY: f32 = 0.6;
 /// Context files beside the cursor's own.
 const EXTRA_FILES_MAX: usize = 64;
+/// Fields of an answer that may be asked for by name; it has some forty.
+const PATHS_MAX: usize = 64;
 /// The longest a client may give a part of the work.
 const TIME_MS_MAX: i64 = 600_000;
 
@@ -267,7 +269,7 @@ struct Biases(Vec<(u32, f32)>);
 
 impl Field for Biases {
     const EXPECTED: &'static str =
-        "a list of [token id, number from -100 to 100 or false], or an object of the same";
+        "at most 1024 of [token id, number from -100 to 100 or false], or an object of the same";
 }
 
 #[derive(Deserialize)]
@@ -292,6 +294,9 @@ impl<'de> Deserialize<'de> for Biases {
             Bias::Flag(true) => 0.0,
         };
         Ok(Self(match AnyBiases::deserialize(deserializer)? {
+            AnyBiases::Pairs(pairs) if pairs.len() > BIASES_MAX => {
+                return Err(D::Error::custom(Self::EXPECTED));
+            }
             AnyBiases::Pairs(pairs) => {
                 pairs.into_iter().map(|(id, bias)| (id, value(bias))).collect()
             }
@@ -301,10 +306,18 @@ impl<'de> Deserialize<'de> for Biases {
 }
 
 /// Which fields of the answer are wanted: `["content", "timings/prompt_n"]`.
-#[derive(Deserialize)]
-#[serde(transparent)]
 struct Paths(Vec<String>);
 
 impl Field for Paths {
-    const EXPECTED: &'static str = "a list of strings";
+    const EXPECTED: &'static str = "a list of at most 64 strings";
+}
+
+impl<'de> Deserialize<'de> for Paths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let paths = Vec::<String>::deserialize(deserializer)?;
+        if paths.len() > PATHS_MAX {
+            return Err(D::Error::custom(Self::EXPECTED));
+        }
+        Ok(Self(paths))
+    }
 }
