@@ -9,6 +9,7 @@
 
 mod admission;
 mod drafts;
+mod sit_out;
 mod span;
 mod warm_ups;
 
@@ -230,6 +231,7 @@ impl Scheduler {
         while self.running.is_empty() && !self.waiting.is_empty() {
             self.admit(now);
         }
+        self.seat(costs);
         self.plan_drafts(costs);
         let decodes = self.add_decodes();
         let drafts = self.step.rows() - decodes;
@@ -351,7 +353,7 @@ impl Scheduler {
     fn add_decodes(&mut self) -> usize {
         let mut decodes = 0;
         for index in 0..self.running.len() {
-            if !self.running[index].is_prefilling() {
+            if self.running[index].decodes() {
                 self.add_rows(index, 1);
                 decodes += 1;
             }
@@ -376,8 +378,7 @@ impl Scheduler {
     /// of each.
     fn add_prefills(&mut self, rows: impl Fn(Priority) -> usize) {
         let mut prefills = mem::take(&mut self.prefills);
-        let ahead =
-            self.running.iter().enumerate().filter(|(_, sequence)| sequence.is_prefilling());
+        let ahead = self.running.iter().enumerate().filter(|(_, sequence)| sequence.prefills());
         let turn = |sequence: &Sequence| {
             let left = sequence.prompt().len() - sequence.computed;
             sequence.rank.later_by((left / TOKENS_PER_TURN) as u64)

@@ -124,6 +124,8 @@ pub(super) struct Sequence {
     pub(super) passed_by: u32,
     /// None: nothing is drafted for it.
     pub(super) drafter: Option<Drafter>,
+    /// Steps in a row that it has sat out, the one being made included.
+    pub(super) sat_out: u32,
     /// How many drafted tokens are in the step being run.
     pub(super) drafted: usize,
     /// How many of `tokens` the drafter knows.
@@ -160,6 +162,7 @@ impl Sequence {
             wait: Wait::No,
             passed_by: 0,
             drafter: None,
+            sat_out: 0,
             drafted: 0,
             told: 0,
             uniform: Uniform::new(spec.seed, spec.choice),
@@ -200,6 +203,16 @@ impl Sequence {
 
     pub(super) fn is_prefilling(&self) -> bool {
         self.computed < self.spec().prompt.len()
+    }
+
+    /// Whether a row of the next step decodes for it.
+    pub(super) fn decodes(&self) -> bool {
+        self.sat_out == 0 && !self.is_prefilling()
+    }
+
+    /// Whether the next step may read some of its prompt.
+    pub(super) fn prefills(&self) -> bool {
+        self.sat_out == 0 && self.is_prefilling()
     }
 
     pub(super) fn generated(&self) -> usize {

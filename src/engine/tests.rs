@@ -6,3 +6,4 @@ mod mock;
 mod model;
 mod prefix;
 mod scheduler;
+mod sit_out;

@@ -109,7 +109,8 @@ impl Scheduler {
     }
 
     /// The running sequence that is about to compute enough of this one's prompt to wait for it,
-    /// and up to where: a whole block more than is cached, or all that is missing.
+    /// and up to where: a whole block more than is cached, or all that is missing. It is never
+    /// one of a lower class, whose work may pause.
     fn leader(&self, sequence: &Sequence) -> Option<(SequenceId, usize)> {
         let prompt = sequence.reusable();
         let missing = prompt.len() - sequence.cached;
@@ -117,6 +118,7 @@ impl Scheduler {
         self.running
             .iter()
             .filter(|other| other.is_prefilling() && other.spec().tenant == sequence.spec().tenant)
+            .filter(|other| other.spec().priority >= sequence.spec().priority)
             .map(|other| (other, common(other.prompt(), prompt)))
             .filter(|&(other, reach)| other.computed < reach && reach >= sequence.cached + enough)
             .max_by_key(|&(_, reach)| reach)

@@ -34,14 +34,15 @@ impl Scheduler {
     pub(super) fn plan_drafts(&mut self, costs: &Costs) {
         self.running.iter_mut().for_each(|sequence| sequence.drafted = 0);
         let Some(drafts) = &mut self.drafts else { return };
-        let decodes = self.running.len();
+        let decodes = self.running.iter().filter(|sequence| sequence.decodes()).count();
         let most = rows_most(&self.limits).saturating_sub(decodes);
-        if decodes == 0 || most == 0 || self.running.iter().any(Sequence::is_prefilling) {
+        if decodes == 0 || most == 0 || self.running.iter().any(Sequence::prefills) {
             return;
         }
         let Drafts { memories, candidates } = drafts;
         candidates.clear();
-        for (of, sequence) in self.running.iter_mut().enumerate() {
+        let decoding = self.running.iter_mut().enumerate().filter(|(_, one)| one.decodes());
+        for (of, sequence) in decoding {
             let memory = memories.of(sequence.spec().tenant);
             let chances = sequence.propose(most, memory, &self.tokenizer);
             candidates.extend(chances.iter().map(|&chance| Candidate { chance, of }));

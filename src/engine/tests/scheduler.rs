@@ -34,7 +34,7 @@ pub(super) struct Bench {
     places: Arc<Places>,
     pub(super) clients: Vec<Client>,
     now: Instant,
-    costs: Costs,
+    pub(super) costs: Costs,
     pub(super) telemetry: Arc<Telemetry>,
 }
 
@@ -46,9 +46,9 @@ pub(super) struct Client {
 
 /// All that a client got.
 #[derive(Debug, Default)]
-struct Answer {
+pub(super) struct Answer {
     text: String,
-    ids: Vec<u32>,
+    pub(super) ids: Vec<u32>,
     end: Option<FinishReason>,
     failure: Option<Reason>,
     cached: usize,
@@ -56,7 +56,7 @@ struct Answer {
 }
 
 impl Bench {
-    fn new(blocks: usize, block_tokens: usize, slots: usize) -> Self {
+    pub(super) fn new(blocks: usize, block_tokens: usize, slots: usize) -> Self {
         Self::with(Mock::new(limits(blocks, block_tokens)), slots, false)
     }
 
@@ -176,7 +176,7 @@ impl Bench {
     }
 
     /// The answer must be what a run alone gives.
-    fn check(&mut self, client: usize) -> Answer {
+    pub(super) fn check(&mut self, client: usize) -> Answer {
         let answer = self.answer(client);
         let Client { spec, cancelled, .. } = &self.clients[client];
         let (ids, text, stopped) = solo(spec, VOCAB, self.device.habit);
