@@ -206,7 +206,11 @@ pub(super) async fn receive<S: Service>(
         rules: &live.rules,
         asked: tenant::asked(&headers, &api.instance)?,
     };
-    let ask = read(&whole.bytes, &caller, live.service.model())?;
+    let model = live.service.model();
+    let ask = read(&whole.bytes, &caller, model)?;
+    if live.strict_model && !super::models::is_named(&whole.bytes, model) {
+        return Err(ApiError::no_such_model().into());
+    }
     Ok((ask, typing))
 }
 

@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
 use super::answer::{Ask, Caller, answer};
 use super::error::ApiError;
-use super::fields::{Field, body, parse};
+use super::fields::{Field, MaxTokens, body, parse};
 use super::reply::openai::{Kind, Shape};
 use super::sampling::{SharedFields, integer};
 use super::{Api, ModelCard, Service};
@@ -25,7 +25,7 @@ const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 body! {
     struct ChatFields {
         messages: Messages,
-        max_completion_tokens: u32,
+        max_completion_tokens: MaxTokens,
         logprobs: bool,
         top_logprobs: i64,
     }
@@ -48,7 +48,7 @@ pub(super) fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Resul
         return Err(ApiError::invalid("best_of", "`best_of` is not for chat; use `n`"));
     }
     let logprobs = own.logprobs()?;
-    let max_tokens = own.max_completion_tokens.or(shared.max_tokens);
+    let max_tokens = own.max_completion_tokens.or(shared.max_tokens).and_then(|most| most.0);
     let input = Input::Chat(messages.0);
     let request = CompletionRequest {
         n,

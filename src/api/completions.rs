@@ -65,7 +65,7 @@ pub(super) fn read_until(
     let inputs = own.inputs(prompts, model)?;
     let (n, best_of) = shared.choices(inputs.len())?;
     let logprobs = integer("logprobs", own.logprobs, 0..=LOGPROBS_MAX)?;
-    let max_tokens = shared.max_tokens.or(otherwise);
+    let max_tokens = shared.max_tokens.map_or(otherwise, |most| most.0);
     let sampling = shared.sampling(model)?;
     let stop = shared.stop_rules(max_tokens, model)?;
     let code_stops = own.code_stops.unwrap_or(true);

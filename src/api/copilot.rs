@@ -72,7 +72,7 @@ fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiE
         extra: context.into_iter().take(CONTEXT_MAX).map(file).collect(),
     };
     shared.temperature = shared.temperature.or(Some(0.0));
-    let max_tokens = Some(shared.max_tokens.unwrap_or(MAX_TOKENS_DEFAULT));
+    let max_tokens = shared.max_tokens.map_or(Some(MAX_TOKENS_DEFAULT), |most| most.0);
     let request = CompletionRequest {
         n,
         max_tokens,

@@ -49,6 +49,23 @@ impl Field for serde_json::Number {
     const EXPECTED: &'static str = "an integer";
 }
 
+/// How many tokens an answer may have; None, which LM Studio's clients write as -1: as many as fit.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "i64")]
+pub(super) struct MaxTokens(pub(super) Option<u32>);
+
+impl Field for MaxTokens {
+    const EXPECTED: &'static str = "an integer from 0 to 4294967295, or -1";
+}
+
+impl TryFrom<i64> for MaxTokens {
+    type Error = std::num::TryFromIntError;
+
+    fn try_from(typed: i64) -> Result<Self, Self::Error> {
+        if typed == -1 { Ok(Self(None)) } else { typed.try_into().map(|most| Self(Some(most))) }
+    }
+}
+
 /// A body that knows some names.
 pub(super) trait Fields: Default {
     /// Takes the value of `key` if it is known, else leaves it in `map` and returns false.

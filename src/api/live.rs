@@ -8,6 +8,7 @@ use axum::response::Response;
 
 use super::guard::Guard;
 use super::{Api, Service};
+use crate::config::ServeConfig;
 use crate::policy::Rules;
 
 /// Where requests go and who may send them: what a request sees when it comes it sees to its end,
@@ -18,6 +19,15 @@ pub(super) struct Live<S> {
     pub(super) guard: Guard,
     /// Whether Copilot's clients get a token here.
     pub(super) copilot_token: bool,
+    /// Whether a request that names another model is refused.
+    pub(super) strict_model: bool,
+}
+
+impl<S> Live<S> {
+    pub(super) fn new(service: S, rules: Rules, serve: &ServeConfig) -> Self {
+        let &ServeConfig { copilot_token, strict_model, .. } = serve;
+        Self { service, rules, guard: Guard::new(serve), copilot_token, strict_model }
+    }
 }
 
 /// The middleware that takes the configuration, once for each request.

@@ -37,7 +37,7 @@ fn read(body: &[u8], caller: &Caller<'_>, model: &ModelCard) -> Result<Ask, ApiE
         return Err(ApiError::invalid("best_of", "`best_of` is not for this route; use `n`"));
     }
     shared.temperature = shared.temperature.or(Some(0.0));
-    let max_tokens = shared.max_tokens;
+    let max_tokens = shared.max_tokens.and_then(|most| most.0);
     let request = CompletionRequest {
         n,
         max_tokens,

@@ -212,10 +212,8 @@ struct Lifecycle {
 impl<S: Service> Api<S> {
     pub fn new(service: S, telemetry: Arc<Telemetry>, doors: Doors<'_>) -> Arc<Self> {
         let Doors { serve, rules, limits, instance } = doors;
-        let live =
-            Live { service, rules, guard: Guard::new(serve), copilot_token: serve.copilot_token };
         Arc::new(Self {
-            live: ArcSwap::from_pointee(live),
+            live: ArcSwap::from_pointee(Live::new(service, rules, serve)),
             acceptance: Arc::new(Acceptance::new(telemetry.clone())),
             sessions: Sessions::default(),
             telemetry,
@@ -227,14 +225,9 @@ impl<S: Service> Api<S> {
     }
 
     /// What requests see that come from now on; those that are there go on with what they saw.
-    /// Of `serve` only the names and origins that are let in are taken: listeners and limits stay.
+    /// Of `serve`, listeners and limits stay as they are.
     pub fn replace(&self, service: S, serve: &ServeConfig, rules: Rules) {
-        self.live.store(Arc::new(Live {
-            service,
-            rules,
-            guard: Guard::new(serve),
-            copilot_token: serve.copilot_token,
-        }));
+        self.live.store(Arc::new(Live::new(service, rules, serve)));
     }
 
     fn live(&self) -> Arc<Live<S>> {

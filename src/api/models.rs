@@ -1,16 +1,32 @@
 //! `GET /v1/models`: the one model there is.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path};
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
 use super::live::Live;
 use super::{ModelCard, Service};
+
+/// What Ollama puts behind a model's name where none of its versions is meant.
+const LATEST: &str = ":latest";
+
+/// Whether a request's body asks for this model. One that names none does; in a route that has no
+/// `model` so does every one.
+pub(super) fn is_named(body: &[u8], card: &ModelCard) -> bool {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow, default)]
+        model: Option<Cow<'a, str>>,
+    }
+    let Ok(Named { model: Some(name) }) = serde_json::from_slice(body) else { return true };
+    name.is_empty() || *name.strip_suffix(LATEST).unwrap_or(&name) == *card.id
+}
 
 /// What dialects ask for as the family or architecture of a model, by which clients only look up
 /// its context in what else they are told.

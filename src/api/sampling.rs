@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant};
 
 use super::ModelCard;
 use super::error::ApiError;
-use super::fields::{LogitBias, StopIds, Stops, StreamOptions, body};
+use super::fields::{LogitBias, MaxTokens, StopIds, Stops, StreamOptions, body};
 use crate::completion::{SamplingParams, StopRules};
 
 /// Choices for one prompt.
@@ -28,7 +28,7 @@ body! {
         model: String,
         n: i64,
         best_of: i64,
-        max_tokens: u32,
+        max_tokens: MaxTokens,
         min_tokens: u32,
         temperature: f64,
         top_p: f64,

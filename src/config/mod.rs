@@ -199,6 +199,8 @@ pub struct ServeConfig {
     pub allow_origins: Vec<String>,
     /// Whether Copilot's clients get a token here instead of at GitHub.
     pub copilot_token: bool,
+    /// Whether a request that names another model is refused.
+    pub strict_model: bool,
     /// How long running streams may go on after SIGTERM.
     pub grace: Duration,
     /// Open connections; the next one waits to be accepted.

@@ -57,6 +57,7 @@ pub struct RawServe {
     pub allow_hosts: Option<Vec<String>>,
     pub allow_origins: Option<Vec<String>>,
     pub copilot_token: Option<bool>,
+    pub strict_model: Option<bool>,
     pub grace_ms: Option<i64>,
     pub connections_max: Option<i64>,
 }
@@ -200,6 +201,7 @@ impl RawServe {
         self.allow_hosts = section.take("allow_hosts");
         self.allow_origins = section.take("allow_origins");
         self.copilot_token = section.take("copilot_token");
+        self.strict_model = section.take("strict_model");
         self.grace_ms = section.take("grace_ms");
         self.connections_max = section.take("connections_max");
     }

@@ -159,6 +159,7 @@ impl Checker<'_> {
             allow_hosts,
             allow_origins: self.origins(raw.allow_origins.as_deref().unwrap_or_default()),
             copilot_token: raw.copilot_token.unwrap_or(false),
+            strict_model: raw.strict_model.unwrap_or(false),
             grace: self.duration("grace_ms", raw.grace_ms, defaults::GRACE_MS, 0),
         }
     }

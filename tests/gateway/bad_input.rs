@@ -128,7 +128,7 @@ async fn prompts_of_the_wrong_kind() {
 #[tokio::test]
 async fn numbers_out_of_their_range() {
     refused_fields(&[
-        ("max_tokens", "-1"),
+        ("max_tokens", "-2"),
         ("max_tokens", "1.5"),
         ("max_tokens", "4294967296"),
         ("max_tokens", "1e308"),
@@ -284,7 +284,7 @@ async fn conversations_that_are_none() {
             (&user(r#""top_logprobs":2"#), Some("top_logprobs")),
             (&user(r#""logprobs":true,"top_logprobs":21"#), Some("top_logprobs")),
             (&user(r#""logprobs":2"#), Some("logprobs")),
-            (&user(r#""max_completion_tokens":-1"#), Some("max_completion_tokens")),
+            (&user(r#""max_completion_tokens":-2"#), Some("max_completion_tokens")),
             (&user(r#""best_of":2"#), Some("best_of")),
         ],
     )

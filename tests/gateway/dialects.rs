@@ -10,6 +10,7 @@ mod llama_cpp;
 mod lmstudio;
 mod minuet;
 mod mistral;
+mod names;
 mod ollama;
 mod raw;
 mod tabby;

@@ -61,4 +61,10 @@ async fn without_a_limit_the_model_ends_it() {
     assert_eq!(server.counting.last().max_tokens, None);
     let chat = json!({"messages": [{"role": "user", "content": "a"}]});
     assert_eq!(post(server.address, "/v1beta/chat/completions", &chat).await.status, 200);
+    // As LM Studio's own examples write it.
+    for path in ["/api/v0/completions", "/v1/completions"] {
+        let body = json!({"prompt": "a", "max_tokens": -1});
+        assert_eq!(post(server.address, path, &body).await.status, 200, "{path}");
+        assert_eq!(server.counting.last().max_tokens, None);
+    }
 }

@@ -48,6 +48,7 @@ impl Default for Setup {
             allow_hosts: Vec::new(),
             allow_origins: Vec::new(),
             copilot_token: false,
+            strict_model: false,
             grace: Duration::from_secs(5),
             connections_max: 64,
         };
