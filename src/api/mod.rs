@@ -53,7 +53,6 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use self::acceptance::Acceptance;
 use self::error::ApiError;
-use self::guard::Guard;
 use self::live::Live;
 pub use self::routes::{Access, Door, ROUTES};
 pub use self::serve::{Limits, serve};

@@ -21,6 +21,9 @@ pub(super) enum Lexeme {
     Open(u8),
     /// A bracket closes: the one that it closes.
     Close(u8),
+    /// A quote where none can be: what is inside of strings and what is between them has changed
+    /// places, and from here on nobody knows which brackets count.
+    Misplaced,
     Other,
 }
 
@@ -67,7 +70,12 @@ pub(super) struct Lexer {
     state: State,
     /// The last byte of code that is no space.
     last: u8,
+    /// Letters of the word that stands right behind a string, if there is one: `"a"word`.
+    glued: Option<u8>,
 }
+
+/// A word of fewer letters between two strings may belong to the second, as in `"a"rb"b"`.
+const GLUED_MIN: u8 = 3;
 
 /// The bracket that this one closes.
 fn opener(closer: u8) -> u8 {
@@ -88,7 +96,7 @@ pub(super) fn closes(byte: u8) -> bool {
 
 impl Lexer {
     pub(super) fn new(language: Language) -> Self {
-        Self { language, state: State::Code, last: b'\n' }
+        Self { language, state: State::Code, last: b'\n', glued: None }
     }
 
     /// Whether the next line would begin inside of a string or a comment.
@@ -146,7 +154,11 @@ impl Lexer {
             }
             State::TickAndLetter if byte == b'\'' => State::Code,
             State::TwoQuotes(_) | State::TickAndLetter => return self.code(byte),
-            State::Quoted { by, escaped } => quoted(by, escaped, byte),
+            State::Quoted { by, escaped } => {
+                let state = quoted(by, escaped, byte);
+                self.glued = (state == State::Code).then_some(0);
+                state
+            }
             State::ThreeQuotes { by, run, escaped } => three_quotes(by, run, escaped, byte),
             State::Backticks { escaped: false } if byte == b'`' => State::Code,
             State::Backticks { escaped } => State::Backticks { escaped: !escaped && byte == b'\\' },
@@ -158,6 +170,15 @@ impl Lexer {
     }
 
     fn code(&mut self, byte: u8) -> Lexeme {
+        let between = self.glued;
+        // A word that begins with a capital may be a macro that stands for a string.
+        self.glued = match between {
+            Some(0) if byte.is_ascii_lowercase() => Some(1),
+            Some(1..) if byte.is_ascii_alphanumeric() || byte == b'_' => {
+                between.map(|letters| letters.saturating_add(1))
+            }
+            _ => None,
+        };
         self.state = match byte {
             b'/' if self.language != Language::Hashes => {
                 State::Slash { operand: self.wants_operand() }
@@ -173,6 +194,7 @@ impl Lexer {
         }
         self.last = byte;
         match byte {
+            b'"' if between.is_some_and(|letters| letters >= GLUED_MIN) => Lexeme::Misplaced,
             b'(' | b'[' | b'{' => Lexeme::Open(byte),
             b')' | b']' | b'}' => Lexeme::Close(opener(byte)),
             _ => Lexeme::Other,
@@ -181,6 +203,7 @@ impl Lexer {
 
     /// What does not span lines ends with its line, so that one quote too many spoils no more.
     fn end_line(&mut self) {
+        self.glued = None;
         let goes_on = matches!(self.state, State::Quoted { escaped: true, .. });
         self.state = match self.state {
             State::Quoted { by, .. } if goes_on => State::Quoted { by, escaped: false },
@@ -301,6 +324,26 @@ mod tests {
             (Hashes, "f('') f(\"\")", "()()"),
         ] {
             assert_eq!(brackets(language, text), expected, "{language:?} {text}");
+        }
+    }
+
+    #[test]
+    fn a_quote_behind_a_word_behind_a_string_is_misplaced() {
+        for (text, misplaced) in [
+            ("\"target_os = \"android\" } else {", Some(21)),
+            ("f(\"a\" + b, \"c\")", None),
+            ("\"a\"rb\"b\"", None),
+            ("\"%\"PRIu64\"\\n\"", None),
+            ("\"a\" word \"b\"", None),
+            ("word\"a\"", None),
+            ("\"a\\\"word\"", None),
+            ("'don\"t'word 'a\"b'", None),
+            ("// \"a\"word\"", None),
+            ("\"a\"\nword\"b\"", None),
+        ] {
+            let mut lexer = Lexer::new(Language::Slashes);
+            let found = text.bytes().position(|byte| lexer.step(byte) == Lexeme::Misplaced);
+            assert_eq!(found, misplaced, "{text}");
         }
     }
 

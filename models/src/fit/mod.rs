@@ -9,6 +9,7 @@
 //! - a line is whole, where one was asked for;
 //! - a line is indented less than the block of the cursor ([`CodeStops::block`]) or than asked for;
 //! - a bracket is closed that the answer did not open and the suffix closes ([`lexer`], [`cursor`]);
+//! - a quote stands where none can, so that nobody knows any more which brackets count;
 //! - a line is the suffix's next one, or ends as the cursor's own line goes on behind the cursor;
 //! - the text goes round in circles ([`repeats`]).
 //!
@@ -23,7 +24,7 @@ use std::sync::Arc;
 
 pub use self::cursor::Cursor;
 use self::cursor::{Brackets, has_unmatched_closer};
-use self::lexer::{Lexer, closes, is_space};
+use self::lexer::{Lexeme, Lexer, closes, is_space};
 use self::repeats::{Bytes, LINE_BYTES_MAX, Lines, Round};
 use crate::text::Progress;
 
@@ -225,7 +226,7 @@ impl FitText {
             let is_long = self.seen() - self.text_end > SPACE_BYTES_MAX;
             return circle.or(is_long.then_some(self.text_end));
         }
-        if is_first && self.is_outside(byte) {
+        if lexeme == Lexeme::Misplaced || (is_first && self.is_outside(byte)) {
             return Some(self.text_end);
         }
         if !self.brackets.take(lexeme, &self.cursor.closable) && self.cursor.stops.block {

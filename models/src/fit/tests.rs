@@ -40,6 +40,17 @@ fn a_line_ends_with_the_first_that_holds_anything() {
 }
 
 #[test]
+fn an_answer_ends_where_its_quotes_are_misplaced() {
+    // As a small model once wrote it: read as strings, its brackets are in the second.
+    let text = "\"target_os = \"android\" } else { \"target_os = \"android\"";
+    check(
+        BLOCK,
+        "fn f() {\n    if cfg!(unix) {|\n    } else {\n    }\n}",
+        &[(text, "\"target_os = \"android"), ("g(\"a\", \"b\")", "g(\"a\", \"b\")")],
+    );
+}
+
+#[test]
 fn a_block_ends_where_its_indentation_does() {
     let cases = [("y\n    z\nw", "y\n    z"), ("y\n\n        z\n\n  w", "y\n\n        z")];
     check(BLOCK, "def f():\n    x = |\n", &cases);
