@@ -123,7 +123,8 @@ pub enum Progress {
 }
 
 /// Assembles one sequence's text. Emits whole characters only; bytes that are not UTF-8 become
-/// U+FFFD exactly as [`String::from_utf8_lossy`] would make them over the whole text.
+/// U+FFFD exactly as [`String::from_utf8_lossy`] would make them over the whole text; only what may
+/// be the beginning of a character at its very end is left out.
 ///
 /// The text ends before the stop string that is completed first; of several that are completed
 /// by the same byte, before the longest. So the result does not depend on where tokens end.
@@ -178,9 +179,12 @@ impl TextAssembler {
         self.progress
     }
 
-    /// The sequence ended: emits what was held back.
+    /// The sequence ended: emits what was held back. Of a character whose end has not come it
+    /// emits nothing: the next token would have ended it.
     pub fn finish(&mut self, out: &mut impl Extend<u8>) {
-        self.flush(out);
+        self.emit(self.held.len(), out);
+        self.held.clear();
+        self.start = 0;
         self.progress = Progress::Stopped;
     }
 
@@ -245,7 +249,17 @@ mod tests {
                 return (String::from_utf8_lossy(&text[..end - length]).into_owned(), true);
             }
         }
-        (String::from_utf8_lossy(text).into_owned(), false)
+        (String::from_utf8_lossy(without_beginning(text)).into_owned(), false)
+    }
+
+    /// A text without the beginning of a character at its end.
+    fn without_beginning(text: &[u8]) -> &[u8] {
+        let begins = |tail: &[u8]| {
+            std::str::from_utf8(tail)
+                .is_err_and(|e| e.valid_up_to() == 0 && e.error_len().is_none())
+        };
+        let tails = (text.len().saturating_sub(3)..text.len()).rev();
+        &text[..tails.into_iter().find(|&at| begins(&text[at..])).unwrap_or(text.len())]
     }
 
     fn assemble<'a>(
@@ -312,7 +326,8 @@ mod tests {
         let crab = "🦀".as_bytes();
         assert_eq!(assemble(crab.chunks(1), &[]), ("🦀".into(), false));
         assert_eq!(assemble([&crab[..3], b"!"], &[]), ("\u{FFFD}!".into(), false));
-        assert_eq!(assemble([&crab[..3]], &[]), ("\u{FFFD}".into(), false));
+        assert_eq!(assemble([&crab[..3]], &[]), (String::new(), false));
+        assert_eq!(assemble([b"a".as_slice(), &crab[..2]], &[]), ("a".into(), false));
     }
 
     #[test]

@@ -220,7 +220,7 @@ pub(super) async fn speak(request: Request, next: Next) -> Response {
     let door = request.extensions().get::<MatchedPath>().and_then(|path| leading(path.as_str()));
     let mut response = next.run(request).await;
     let Some(door) = door else { return response };
-    if matches!(door.leads_to, Room::Copilot) {
+    if matches!(door.leads_to, Room::Copilot | Room::CopilotToken | Room::CopilotUser) {
         copilot::sign(response.headers_mut());
     }
     error::translate(response, door.tongue)

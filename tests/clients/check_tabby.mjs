@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { FREED_WITHIN_MS, base, find, metrics, run } from "./checks.mjs";
+import { Connection, Pending } from "./lsp.mjs";
 
 const AGENT = join(dirname(find("tabby-agent")), "cli.js");
 const GUARD = fileURLToPath(new URL("./stays_home.cjs", import.meta.url));
@@ -49,30 +50,6 @@ class Child {
   }
 }
 
-// What the promise of a request waits for.
-class Pending {
-  waiting = new Map();
-  last = 0;
-
-  ask(send) {
-    const id = ++this.last;
-    const answer = new Promise((resolve, reject) => {
-      const late = setTimeout(() => reject(new Error(`no answer to ${id}`)), PATIENCE_MS);
-      this.waiting.set(id, (value) => {
-        clearTimeout(late);
-        resolve(value);
-      });
-    });
-    send(id);
-    return Object.assign(answer, { id });
-  }
-
-  answered(id, value) {
-    this.waiting.get(id)?.(value);
-    this.waiting.delete(id);
-  }
-}
-
 // [id, {func, args}] out, [id, result] back, and 0 for what it tells unasked.
 class Lines {
   pending = new Pending();
@@ -105,42 +82,12 @@ class Lines {
   }
 }
 
-// The same agent with headers and a length before each message.
-class LanguageServer {
-  pending = new Pending();
-  rest = Buffer.alloc(0);
-
+// The same agent as a language server.
+class LanguageServer extends Connection {
   constructor() {
-    this.child = new Child(["--lsp", "--stdio"], (text) => this.told(text));
-  }
-
-  told(text) {
-    this.rest = Buffer.concat([this.rest, Buffer.from(text)]);
-    for (;;) {
-      const head = this.rest.indexOf("\r\n\r\n");
-      if (head < 0) return;
-      const [, length] = /Content-Length: (\d+)/i.exec(this.rest.toString("utf8", 0, head));
-      const end = head + 4 + Number(length);
-      if (this.rest.length < end) return;
-      const { id, result, error } = JSON.parse(this.rest.toString("utf8", head + 4, end));
-      this.rest = this.rest.subarray(end);
-      if (id !== undefined) this.pending.answered(id, error ?? result);
-    }
-  }
-
-  send(message) {
-    const body = JSON.stringify({ jsonrpc: "2.0", ...message });
-    const length = Buffer.byteLength(body);
-    this.child.process.stdin.write(`Content-Length: ${length}\r\n\r\n${body}`);
-  }
-
-  call(method, params) {
-    return this.pending.ask((id) => this.send({ id, method, params }));
-  }
-
-  open(uri, text) {
-    const textDocument = { uri, languageId: "python", version: 1, text };
-    this.send({ method: "textDocument/didOpen", params: { textDocument } });
+    const child = new Child(["--lsp", "--stdio"], (text) => this.told(text));
+    super(child.process.stdin);
+    this.child = child;
   }
 
   complete(uri, text) {
@@ -291,7 +238,7 @@ async function as_a_language_server_it_completes() {
   const { capabilities } = await server.call("initialize", params);
   assert.ok(capabilities.completionProvider);
   server.send({ method: "initialized", params: {} });
-  server.open("file:///src/add.py", before + after);
+  server.open("file:///src/add.py", "python", before + after);
   const { items } = await server.complete("file:///src/add.py", before);
   assert.equal(items.length, 1);
   assert.match(items[0].data.completionId, /^cmpl-/);
@@ -303,10 +250,10 @@ async function as_a_language_server_a_newer_request_cancels_the_one_before() {
   let opened = 0;
   const start = (prefix) => {
     const uri = `file:///src/${++opened}.py`;
-    server.open(uri, prefix);
+    server.open(uri, "python", prefix);
     return server.complete(uri, prefix);
   };
-  server.open("file:///src/next.py", `${before}b + ${after}`);
+  server.open("file:///src/next.py", "python", `${before}b + ${after}`);
   const newer = () => server.complete("file:///src/next.py", `${before}b + `);
   assert.deepEqual(await broken_off(start, newer), { isIncomplete: true, items: [] });
 }

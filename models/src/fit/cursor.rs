@@ -78,7 +78,7 @@ impl Cursor {
         let near = &next[..next.floor_char_boundary(NEXT_BYTES_MAX)];
         Self {
             stops,
-            lexer: scan.lexer,
+            lexer: scan.lexer.into_answer(suffix),
             columns: scan.columns,
             is_blank: scan.is_blank,
             closable: scan.closable(suffix),
@@ -172,8 +172,7 @@ impl Scan {
     /// bracket of this text which the suffix closes. One that the suffix closes and nobody has
     /// opened is the answer's to open, or stands far above.
     fn closable(&self, suffix: &str) -> Closable {
-        let rest = suffix.split('\n').next().unwrap_or_default();
-        let lexer = self.lexer.before(rest);
+        let lexer = self.lexer.before_suffix(suffix);
         let mut after = Scan { columns: self.columns, is_blank: false, ..Self::new(lexer) };
         let mut first_here = None;
         let mut closed_here = 0;
@@ -322,6 +321,10 @@ mod tests {
             ("  call(a, (", "b) => {\n  }, [c]);\n", Some("")),
             ("", "\n}", Some("")),
             ("f(", "\n  g(\n  );\n]", Some("(")),
+            // a comment that the suffix ends, and one that it leaves open
+            ("f(\n/* a ", "b */\n)", Some("")),
+            ("f(\n/* a ", "\n) /* b */", Some("")),
+            ("f(\n/* a ", "\n", None),
         ] {
             assert_eq!(closable(prefix, suffix).as_deref(), expected, "{prefix}|{suffix}");
         }

@@ -72,10 +72,20 @@ pub(super) struct Lexer {
     last: u8,
     /// Letters of the word that stands right behind a string, if there is one: `"a"word`.
     glued: Option<u8>,
+    /// Whether the comment or string that the text is in counts as code: see [`Lexer::into_answer`].
+    is_left_open: bool,
 }
 
 /// A word of fewer letters between two strings may belong to the second, as in `"a"rb"b"`.
 const GLUED_MIN: u8 = 3;
+
+fn bracket(byte: u8) -> Lexeme {
+    match byte {
+        b'(' | b'[' | b'{' => Lexeme::Open(byte),
+        b')' | b']' | b'}' => Lexeme::Close(opener(byte)),
+        _ => Lexeme::Other,
+    }
+}
 
 /// The bracket that this one closes.
 fn opener(closer: u8) -> u8 {
@@ -96,7 +106,7 @@ pub(super) fn closes(byte: u8) -> bool {
 
 impl Lexer {
     pub(super) fn new(language: Language) -> Self {
-        Self { language, state: State::Code, last: b'\n', glued: None }
+        Self { language, state: State::Code, last: b'\n', glued: None, is_left_open: false }
     }
 
     /// Whether the next line would begin inside of a string or a comment.
@@ -112,9 +122,35 @@ impl Lexer {
         matches!(self.last, b'{' | b'(' | b'[' | b':')
     }
 
+    /// As it stands at the beginning of an answer that this text follows. Where the text leaves the
+    /// comment or the string open that the cursor is in, nobody knows whether the answer will end
+    /// it; if it does not, all that follows is torn up, so its brackets count until it does.
+    pub(super) fn into_answer(self, suffix: &str) -> Self {
+        let is_left_open = match self.state {
+            State::BlockComment { .. } => {
+                let end = suffix.find("*/");
+                end.is_none() || suffix.find("/*") < end && suffix.contains("/*")
+            }
+            State::ThreeQuotes { by, .. } => {
+                suffix.matches(if by == b'"' { "\"\"\"" } else { "'''" }).count() % 2 == 0
+            }
+            State::Backticks { .. } => suffix.matches('`').count() % 2 == 0,
+            _ => false,
+        };
+        Self { is_left_open, ..self }
+    }
+
+    /// As it stands behind the answer, before this suffix.
+    pub(super) fn before_suffix(self, suffix: &str) -> Self {
+        if self.into_answer(suffix).is_left_open {
+            return Self { state: State::Code, ..self };
+        }
+        self.before(suffix.split('\n').next().unwrap_or_default())
+    }
+
     /// As it must stand for the rest of a line to be whole: where that leaves a string open, what
     /// comes between ends the string, or begins it.
-    pub(super) fn before(self, rest: &str) -> Self {
+    fn before(self, rest: &str) -> Self {
         let mut lexer = self;
         rest.bytes().for_each(|byte| _ = lexer.step(byte));
         let by = match lexer.state {
@@ -166,7 +202,8 @@ impl Lexer {
             State::Tick if byte.is_ascii_alphabetic() || byte == b'_' => State::TickAndLetter,
             State::Tick => quoted(b'\'', false, byte),
         };
-        Lexeme::Other
+        self.is_left_open &= self.is_in_text();
+        if self.is_left_open { bracket(byte) } else { Lexeme::Other }
     }
 
     fn code(&mut self, byte: u8) -> Lexeme {
@@ -195,9 +232,7 @@ impl Lexer {
         self.last = byte;
         match byte {
             b'"' if between.is_some_and(|letters| letters >= GLUED_MIN) => Lexeme::Misplaced,
-            b'(' | b'[' | b'{' => Lexeme::Open(byte),
-            b')' | b']' | b'}' => Lexeme::Close(opener(byte)),
-            _ => Lexeme::Other,
+            _ => bracket(byte),
         }
     }
 

@@ -51,6 +51,22 @@ fn an_answer_ends_where_its_quotes_are_misplaced() {
 }
 
 #[test]
+fn a_comment_that_the_suffix_leaves_open_hides_no_brackets() {
+    let around = "void f(\n    /* the 'in' seen as |\n    int a);\n/* b */";
+    check(
+        BLOCK,
+        around,
+        &[
+            ("1); x", "1"),
+            ("(1) bit */", "(1) bit */"),
+            ("bits */\n    g(1), ", "bits */\n    g(1), "),
+        ],
+    );
+    check(BLOCK, "f(\n    /* seen as |, b */\n    a);", &[("1); x", "1); x")]);
+    check(BLOCK, "f(\n    /* seen as |", &[("1); x", "1); x")]);
+}
+
+#[test]
 fn a_block_ends_where_its_indentation_does() {
     let cases = [("y\n    z\nw", "y\n    z"), ("y\n\n        z\n\n  w", "y\n\n        z")];
     check(BLOCK, "def f():\n    x = |\n", &cases);
