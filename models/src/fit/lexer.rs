@@ -127,10 +127,10 @@ impl Lexer {
     /// it; if it does not, all that follows is torn up, so its brackets count until it does.
     pub(super) fn into_answer(self, suffix: &str) -> Self {
         let is_left_open = match self.state {
-            State::BlockComment { .. } => {
-                let end = suffix.find("*/");
-                end.is_none() || suffix.find("/*") < end && suffix.contains("/*")
-            }
+            State::BlockComment { .. } => match (suffix.find("*/"), suffix.find("/*")) {
+                (Some(end), Some(next)) => next < end,
+                (end, _) => end.is_none(),
+            },
             State::ThreeQuotes { by, .. } => {
                 suffix.matches(if by == b'"' { "\"\"\"" } else { "'''" }).count() % 2 == 0
             }
