@@ -132,9 +132,9 @@ impl Lexer {
                 (end, _) => end.is_none(),
             },
             State::ThreeQuotes { by, .. } => {
-                suffix.matches(if by == b'"' { "\"\"\"" } else { "'''" }).count() % 2 == 0
+                suffix.matches(if by == b'"' { "\"\"\"" } else { "'''" }).count().is_multiple_of(2)
             }
-            State::Backticks { .. } => suffix.matches('`').count() % 2 == 0,
+            State::Backticks { .. } => suffix.matches('`').count().is_multiple_of(2),
             _ => false,
         };
         Self { is_left_open, ..self }
