@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes rows of FIM documents: DATA/rows-LENGTH-NNN.npz, `rows` of `[documents, LENGTH]` uint16.
 
-    pack.py --data DATA --tokenizer tokenizer.json --plan 512=30,1024=12,2048=8
+    pack.py --data DATA --tokenizer tokenizer.json --plan 512=6,1024=11,2048=11
 
 The plan says how many million tokens of each row length. Reads DATA/corpus.jsonl. A document is a
 file around a cursor, as the gateway would ask for it: the path, files beside it, SPM or PSM. Bit 15
@@ -217,7 +217,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Makes rows of FIM documents.")
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--tokenizer", type=pathlib.Path, required=True)
-    parser.add_argument("--plan", default="512=30,1024=12,2048=8", help="LENGTH=MILLION TOKENS,...")
+    parser.add_argument("--plan", default="512=6,1024=11,2048=11", help="LENGTH=MILLION TOKENS,...")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
 

@@ -1,6 +1,5 @@
 //! `GET /v1/models`: the one model there is.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
@@ -20,9 +19,8 @@ const LATEST: &str = ":latest";
 /// `model` so does every one.
 pub(super) fn is_named(body: &[u8], card: &ModelCard) -> bool {
     #[derive(Deserialize)]
-    struct Named<'a> {
-        #[serde(borrow, default)]
-        model: Option<Cow<'a, str>>,
+    struct Named {
+        model: Option<String>,
     }
     let Ok(Named { model: Some(name) }) = serde_json::from_slice(body) else { return true };
     name.is_empty() || *name.strip_suffix(LATEST).unwrap_or(&name) == *card.id
