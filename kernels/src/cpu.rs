@@ -5,7 +5,9 @@ mod attention;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::arch::{self, ProductFn, Products, Table};
+use half::bf16;
+
+use crate::arch::{self, AttentionFn, ProductFn, Products, Table};
 use crate::isa::Isa;
 use crate::ops::Heads;
 use crate::out::Out;
@@ -37,6 +39,8 @@ pub struct Cpu {
     pub(crate) products: &'static Products,
     /// bf16 times bf16, where the machine multiplies it.
     pub(crate) bf16_rounded: Option<ProductFn>,
+    /// Attention over bf16, likewise.
+    attention_rounded: Option<AttentionFn<bf16>>,
     pool: Pool,
     /// Where attention keeps the results of spans; empty for a single thread.
     partials: RefCell<Vec<f32>>,
@@ -49,8 +53,10 @@ impl Cpu {
         assert!(threads >= 1, "kernels need a thread");
         let table = arch::table(isa)?;
         let (products, bf16_rounded) = arch::products(isa);
+        let attention_rounded = arch::attention_rounded(isa);
         let partials = RefCell::new(attention::partials(threads));
-        Some(Cpu { isa, table, products, bf16_rounded, pool: Pool::new(threads), partials })
+        let pool = Pool::new(threads);
+        Some(Cpu { isa, table, products, bf16_rounded, attention_rounded, pool, partials })
     }
 
     pub fn isa(&self) -> Isa {

@@ -61,6 +61,12 @@ pub(crate) trait DotTiles: Dot {
 /// As for [`Dot`].
 #[cfg(target_arch = "x86_64")]
 pub(crate) trait DotBf16: Dot {
+    /// Lanes that were loaded as f32 and are pairs of bf16.
+    unsafe fn pairs(lanes: Self::Float) -> Self::Int;
+    /// The first of each pair, and zero beside it.
+    unsafe fn first_of_pairs(pairs: Self::Int) -> Self::Int;
+    /// Writes each lane rounded to the nearest, ties to even, side by side.
+    unsafe fn store_rounded(x: Self::Float, p: *mut half::bf16);
     /// `sum + Σ w x` over the two bf16 of each lane.
     unsafe fn dot_bf16(sum: Self::Float, w: Self::Int, x: Self::Int) -> Self::Float;
 }

@@ -7,12 +7,12 @@ use std::ops::{Deref, DerefMut, Range};
 use half::bf16;
 
 use crate::memory::{Arena, Pages};
-use crate::vector::{Elem, LANES_MAX};
+use crate::vector::LANES_MAX;
 
 /// Numbers of a head: twice what any known model has.
 pub const HEAD_DIM_MAX: usize = 1 << 10;
 
-/// How K and V are stored. Arithmetic is always f32.
+/// How K and V are stored. Sums are always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvFormat {
     F32,
@@ -68,10 +68,29 @@ impl KvShape {
         (block * self.kv_heads + head) * self.block_tokens + token
     }
 
-    /// Where K of a position begins; its numbers lie `block_tokens` apart.
+    /// Where K of a position begins; its groups of numbers lie [`KvShape::k_step`] apart.
     #[inline(always)]
-    pub(crate) fn k_start(&self, block: usize, head: usize, token: usize) -> usize {
-        self.position(block, head, 0) * self.head_dim + token
+    pub(crate) fn k_start<E: KvElem>(&self, block: usize, head: usize, token: usize) -> usize {
+        self.position(block, head, 0) * self.k_dim::<E>() + token * E::WIDE
+    }
+
+    #[inline(always)]
+    pub(crate) fn k_step<E: KvElem>(&self) -> usize {
+        self.block_tokens * E::WIDE
+    }
+
+    /// Numbers of a head in K: whole groups.
+    fn k_dim<E: KvElem>(&self) -> usize {
+        self.head_dim.next_multiple_of(E::WIDE)
+    }
+
+    /// Where number `i` of a head is, in K and in V.
+    fn places<E: KvElem>(&self, block: usize, head: usize, token: usize, i: usize) -> [usize; 2] {
+        let group = token / E::WIDE * E::WIDE;
+        [
+            self.k_start::<E>(block, head, token) + i / E::WIDE * self.k_step::<E>() + i % E::WIDE,
+            self.position(block, head, group) * self.head_dim + i * E::WIDE + token % E::WIDE,
+        ]
     }
 }
 
@@ -89,10 +108,10 @@ pub(crate) enum AnyPlanes {
 
 /// K and V in one format.
 pub(crate) struct Planes<E> {
-    /// `[blocks, kv_heads, head_dim, block_tokens]`: one register holds neighbouring positions,
-    /// so that scores need no sum across lanes.
+    /// `[blocks, kv_heads, head_dim / WIDE, block_tokens, WIDE]`, WIDE as in [`KvElem`]: one
+    /// register holds neighbouring positions, so that scores need no sum across lanes.
     pub(crate) k: Plane<E>,
-    /// `[blocks, kv_heads, block_tokens, head_dim]`
+    /// `[blocks, kv_heads, block_tokens / WIDE, head_dim, WIDE]`
     pub(crate) v: Plane<E>,
     /// `[blocks, kv_heads, block_tokens]`, empty where the format has no scales.
     pub(crate) k_scales: Plane<f32>,
@@ -167,11 +186,11 @@ impl KvCache {
 impl<E: KvElem> Planes<E> {
     fn new(arena: &Arena, shape: &KvShape) -> Planes<E> {
         let positions = shape.positions();
-        let len = positions.checked_mul(shape.head_dim).expect("a KV cache beyond memory");
+        let len = |dim| positions.checked_mul(dim).expect("a KV cache beyond memory");
         let scales = if E::SCALED { positions } else { 0 };
         Planes {
-            k: Plane::zeroed(arena, len),
-            v: Plane::zeroed(arena, len),
+            k: Plane::zeroed(arena, len(shape.k_dim::<E>())),
+            v: Plane::zeroed(arena, len(shape.head_dim)),
             k_scales: Plane::zeroed(arena, scales),
             v_scales: Plane::zeroed(arena, scales),
         }
@@ -186,20 +205,15 @@ impl<E: KvElem> Planes<E> {
         let dim = shape.head_dim;
         for (head, (k, v)) in k.chunks_exact(dim).zip(v.chunks_exact(dim)).enumerate() {
             let position = shape.position(block, head, token);
-            let scale = E::scale_of(k);
-            let places = self.k[shape.k_start(block, head, token)..].iter_mut();
-            for (place, k) in places.step_by(shape.block_tokens).zip(k) {
-                *place = E::store(*k, scale.inverse);
+            let (k_scale, v_scale) = (E::scale_of(k), E::scale_of(v));
+            for (i, (k, v)) in k.iter().zip(v).enumerate() {
+                let [k_place, v_place] = shape.places::<E>(block, head, token, i);
+                self.k[k_place] = E::store(*k, k_scale.inverse);
+                self.v[v_place] = E::store(*v, v_scale.inverse);
             }
             if E::SCALED {
-                self.k_scales[position] = scale.scale;
-            }
-            let scale = E::scale_of(v);
-            for (place, v) in self.v[position * dim..][..dim].iter_mut().zip(v) {
-                *place = E::store(*v, scale.inverse);
-            }
-            if E::SCALED {
-                self.v_scales[position] = scale.scale;
+                self.k_scales[position] = k_scale.scale;
+                self.v_scales[position] = v_scale.scale;
             }
         }
     }
@@ -210,25 +224,30 @@ impl<E: KvElem> Planes<E> {
             let position = shape.position(block, head, token);
             let scale = |scales: &[f32]| if E::SCALED { scales[position] } else { 1.0 };
             let (k_scale, v_scale) = (scale(&self.k_scales), scale(&self.v_scales));
-            let places = self.k[shape.k_start(block, head, token)..].iter();
-            for (place, k) in places.step_by(shape.block_tokens).zip(k) {
-                *k = place.to_f32() * k_scale;
-            }
-            for (place, v) in self.v[position * dim..][..dim].iter().zip(v) {
-                *v = place.to_f32() * v_scale;
+            for (i, (k, v)) in k.iter_mut().zip(v).enumerate() {
+                let [k_place, v_place] = shape.places::<E>(block, head, token, i);
+                *k = self.k[k_place].to_f32() * k_scale;
+                *v = self.v[v_place].to_f32() * v_scale;
             }
         }
     }
 
     fn copy(&mut self, shape: &KvShape, from: usize, to: usize, tokens: usize) {
         for head in 0..shape.kv_heads {
-            for i in 0..shape.head_dim {
-                let start = |block| shape.k_start(block, head, i * shape.block_tokens);
-                self.k.copy_within(first(start(from), tokens), start(to));
+            for group in 0..shape.k_dim::<E>() / E::WIDE {
+                let start =
+                    |block| shape.k_start::<E>(block, head, 0) + group * shape.k_step::<E>();
+                self.k.copy_within(first(start(from), tokens * E::WIDE), start(to));
             }
             let (source, target) = (shape.position(from, head, 0), shape.position(to, head, 0));
             let dim = shape.head_dim;
-            self.v.copy_within(first(source * dim, tokens * dim), target * dim);
+            let whole = tokens / E::WIDE * E::WIDE;
+            self.v.copy_within(first(source * dim, whole * dim), target * dim);
+            // of a group that is copied in part, number by number
+            for (token, i) in (whole..tokens).flat_map(|token| (0..dim).map(move |i| (token, i))) {
+                let place = |block| shape.places::<E>(block, head, token, i)[1];
+                self.v[place(to)] = self.v[place(from)];
+            }
             if E::SCALED {
                 self.k_scales.copy_within(first(source, tokens), target);
                 self.v_scales.copy_within(first(source, tokens), target);
@@ -282,7 +301,10 @@ pub(crate) struct Scale {
 }
 
 /// A number format of KV caches. Any bytes are numbers of it.
-pub(crate) trait KvElem: Elem {
+pub(crate) trait KvElem: Copy + Sync {
+    /// Numbers that lie side by side because they are multiplied together: as many as make four
+    /// bytes where an instruction does that, else 1. Divides 16.
+    const WIDE: usize;
     /// Whether each position and head has a scale.
     const SCALED: bool;
 
@@ -297,6 +319,7 @@ pub(crate) trait KvElem: Elem {
 }
 
 impl KvElem for f32 {
+    const WIDE: usize = 1;
     const SCALED: bool = false;
 
     fn store(x: f32, _: f32) -> f32 {
@@ -309,6 +332,7 @@ impl KvElem for f32 {
 }
 
 impl KvElem for bf16 {
+    const WIDE: usize = 2;
     const SCALED: bool = false;
 
     fn store(x: f32, _: f32) -> bf16 {
@@ -321,6 +345,7 @@ impl KvElem for bf16 {
 }
 
 impl KvElem for i8 {
+    const WIDE: usize = 1;
     const SCALED: bool = true;
 
     /// The largest magnitude becomes 127. NaN or infinity anywhere makes all of the head NaN.

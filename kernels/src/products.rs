@@ -63,7 +63,8 @@ impl Cpu {
         self.multiply(x, w, &product);
     }
 
-    /// Whether this machine multiplies bf16 by bf16, so that [`Packing::Bf16Rounded`] rounds.
+    /// Whether this machine multiplies bf16 by bf16, so that [`Packing::Bf16Rounded`] rounds, and
+    /// attention over bf16.
     pub fn rounds_bf16(&self) -> bool {
         self.bf16_rounded.is_some()
     }

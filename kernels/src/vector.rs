@@ -3,8 +3,6 @@
 //! Everything here is `#[inline(always)]` and carries no target feature of its own: it takes
 //! on those of the `#[target_feature]` functions in [`crate::arch`] that it is inlined into.
 
-use half::bf16;
-
 /// Lanes of the widest register.
 pub(crate) const LANES_MAX: usize = 16;
 
@@ -23,8 +21,6 @@ pub(crate) trait Vector: Copy {
     unsafe fn load(p: *const f32) -> Self;
     /// The first `n` lanes from memory, zeros in the others.
     unsafe fn load_first(p: *const f32, n: usize) -> Self;
-    unsafe fn load_bf16(p: *const bf16) -> Self;
-    unsafe fn load_first_bf16(p: *const bf16, n: usize) -> Self;
     unsafe fn load_i8(p: *const i8) -> Self;
     unsafe fn load_first_i8(p: *const i8, n: usize) -> Self;
     unsafe fn store(self, p: *mut f32);
@@ -44,6 +40,10 @@ pub(crate) trait Vector: Copy {
     unsafe fn max_number(self, other: Self) -> Self;
     /// To the nearest integer, for magnitudes below 2²².
     unsafe fn round(self) -> Self;
+    /// The lower half of each lane's bits as a bf16.
+    unsafe fn low_bf16(self) -> Self;
+    /// The upper half of each lane's bits as a bf16.
+    unsafe fn high_bf16(self) -> Self;
     /// `self * 2^n` for integers `n` in `-252..=254`, rounded once or twice.
     unsafe fn scale(self, n: Self) -> Self;
 
@@ -53,7 +53,7 @@ pub(crate) trait Vector: Copy {
     unsafe fn sum4(v: [Self; 4]) -> [f32; 4];
 }
 
-/// A number format that weights and KV caches are stored in.
+/// A number format whose numbers become f32 one by one.
 pub(crate) trait Elem: Copy + Sync {
     /// # Safety
     /// As for [`Vector`].
@@ -74,20 +74,6 @@ impl Elem for f32 {
     unsafe fn load_first<V: Vector>(p: *const f32, n: usize) -> V {
         // SAFETY: the caller's promise is the one needed.
         unsafe { V::load_first(p, n) }
-    }
-}
-
-impl Elem for bf16 {
-    #[inline(always)]
-    unsafe fn load<V: Vector>(p: *const bf16) -> V {
-        // SAFETY: the caller's promise is the one needed.
-        unsafe { V::load_bf16(p) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_first<V: Vector>(p: *const bf16, n: usize) -> V {
-        // SAFETY: the caller's promise is the one needed.
-        unsafe { V::load_first_bf16(p, n) }
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use half::bf16;
-
 use crate::arch::table::kernels;
 use crate::vector::Vector;
 
@@ -26,16 +24,6 @@ static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 
 unsafe fn mask(n: usize) -> __m256i {
     // SAFETY: eight of the sixteen numbers begin at `8 - n`.
     unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - n).cast()) }
-}
-
-/// A bf16 is the upper half of the f32 of the same value.
-///
-/// # Safety
-/// A machine with AVX2.
-#[inline(always)]
-unsafe fn widen(half: __m128i) -> F32x8 {
-    // SAFETY: AVX2 is the caller's promise.
-    unsafe { F32x8(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(half)))) }
 }
 
 /// # Safety
@@ -70,22 +58,6 @@ impl Vector for F32x8 {
     unsafe fn load_first(p: *const f32, n: usize) -> F32x8 {
         // SAFETY: the trait's contract; masked lanes are not read.
         F32x8(unsafe { _mm256_maskload_ps(p, mask(n)) })
-    }
-
-    #[inline(always)]
-    unsafe fn load_bf16(p: *const bf16) -> F32x8 {
-        // SAFETY: the trait's contract.
-        unsafe { widen(_mm_loadu_si128(p.cast())) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_first_bf16(p: *const bf16, n: usize) -> F32x8 {
-        let mut lanes = [0u16; 8];
-        // SAFETY: the trait's contract; `n <= 8` numbers fit the array.
-        unsafe {
-            std::ptr::copy_nonoverlapping(p.cast(), lanes.as_mut_ptr(), n);
-            widen(_mm_loadu_si128(lanes.as_ptr().cast()))
-        }
     }
 
     #[inline(always)]
@@ -171,6 +143,24 @@ impl Vector for F32x8 {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         // SAFETY: the trait's contract.
         F32x8(unsafe { _mm256_round_ps::<NEAREST>(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn low_bf16(self) -> F32x8 {
+        // SAFETY: the trait's contract.
+        F32x8(unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(self.0))) })
+    }
+
+    #[inline(always)]
+    unsafe fn high_bf16(self) -> F32x8 {
+        const UPPER: i32 = 0xffff_0000_u32 as i32;
+        // SAFETY: the trait's contract.
+        unsafe {
+            F32x8(_mm256_castsi256_ps(_mm256_and_si256(
+                _mm256_castps_si256(self.0),
+                _mm256_set1_epi32(UPPER),
+            )))
+        }
     }
 
     #[inline(always)]

@@ -2,8 +2,6 @@
 
 use std::arch::x86_64::*;
 
-use half::bf16;
-
 use crate::arch::table::kernels;
 use crate::vector::Vector;
 
@@ -21,16 +19,6 @@ kernels!(
 #[inline(always)]
 fn mask(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
-}
-
-/// A bf16 is the upper half of the f32 of the same value.
-///
-/// # Safety
-/// A machine with AVX-512.
-#[inline(always)]
-unsafe fn widen(half: __m256i) -> F32x16 {
-    // SAFETY: AVX-512 is the caller's promise.
-    unsafe { F32x16(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))) }
 }
 
 /// `x` folded in half beside `y` folded in half.
@@ -68,18 +56,6 @@ impl Vector for F32x16 {
     unsafe fn load_first(p: *const f32, n: usize) -> F32x16 {
         // SAFETY: the trait's contract; masked lanes are not read.
         F32x16(unsafe { _mm512_maskz_loadu_ps(mask(n), p) })
-    }
-
-    #[inline(always)]
-    unsafe fn load_bf16(p: *const bf16) -> F32x16 {
-        // SAFETY: the trait's contract.
-        unsafe { widen(_mm256_loadu_si256(p.cast())) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_first_bf16(p: *const bf16, n: usize) -> F32x16 {
-        // SAFETY: the trait's contract; masked lanes are not read.
-        unsafe { widen(_mm256_maskz_loadu_epi16(mask(n), p.cast())) }
     }
 
     #[inline(always)]
@@ -164,6 +140,24 @@ impl Vector for F32x16 {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         // SAFETY: the trait's contract.
         F32x16(unsafe { _mm512_roundscale_ps::<NEAREST>(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn low_bf16(self) -> F32x16 {
+        // SAFETY: the trait's contract.
+        F32x16(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(self.0))) })
+    }
+
+    #[inline(always)]
+    unsafe fn high_bf16(self) -> F32x16 {
+        const UPPER: i32 = 0xffff_0000_u32 as i32;
+        // SAFETY: the trait's contract.
+        unsafe {
+            F32x16(_mm512_castsi512_ps(_mm512_and_si512(
+                _mm512_castps_si512(self.0),
+                _mm512_set1_epi32(UPPER),
+            )))
+        }
     }
 
     #[inline(always)]

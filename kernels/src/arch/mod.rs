@@ -10,7 +10,7 @@ mod neon;
 mod scalar;
 mod table;
 
-pub(crate) use table::Table;
+pub(crate) use table::{AttentionFn, Table};
 
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
@@ -34,6 +34,15 @@ pub(crate) fn table(isa: Isa) -> Option<&'static Table> {
     }
 }
 
+/// Attention over bf16 that multiplies bf16 by bf16, where this machine does.
+pub(crate) fn attention_rounded(isa: Isa) -> Option<AttentionFn<half::bf16>> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Amx if dot::avx512::rounds() => Some(dot::avx512::ATTENTION_ROUNDED),
+        _ => None,
+    }
+}
+
 /// The products of an instruction set that this machine has, and the one of bf16 times bf16
 /// where it has that.
 pub(crate) fn products(isa: Isa) -> (&'static Products, Option<ProductFn>) {
@@ -42,8 +51,8 @@ pub(crate) fn products(isa: Isa) -> (&'static Products, Option<ProductFn>) {
         Isa::Amx => (&dot::amx::PRODUCTS, Some(dot::amx::BF16_ROUNDED)),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => {
-            let rounded = is_x86_feature_detected!("avx512bf16");
-            (&dot::avx512::PRODUCTS, rounded.then_some(dot::avx512::BF16_ROUNDED))
+            let rounded = dot::avx512::rounds().then_some(dot::avx512::BF16_ROUNDED);
+            (&dot::avx512::PRODUCTS, rounded)
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Avx2 if is_x86_feature_detected!("avxvnni") => {

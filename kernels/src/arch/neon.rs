@@ -4,8 +4,6 @@ pub(crate) mod dot;
 
 use std::arch::aarch64::*;
 
-use half::bf16;
-
 use crate::arch::table::kernels;
 use crate::vector::Vector;
 
@@ -18,16 +16,6 @@ kernels!(
     F32x4,
     6
 );
-
-/// A bf16 is the upper half of the f32 of the same value.
-///
-/// # Safety
-/// A machine with NEON.
-#[inline(always)]
-unsafe fn widen(half: uint16x4_t) -> F32x4 {
-    // SAFETY: NEON is the caller's promise.
-    unsafe { F32x4(vreinterpretq_f32_u32(vshll_n_u16::<16>(half))) }
-}
 
 /// # Safety
 /// Integers in `-126..=127`, on a machine with NEON.
@@ -61,22 +49,6 @@ impl Vector for F32x4 {
         unsafe {
             std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
             F32x4(vld1q_f32(lanes.as_ptr()))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn load_bf16(p: *const bf16) -> F32x4 {
-        // SAFETY: the trait's contract.
-        unsafe { widen(vld1_u16(p.cast())) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_first_bf16(p: *const bf16, n: usize) -> F32x4 {
-        let mut lanes = [0u16; 4];
-        // SAFETY: the trait's contract; `n <= 4` numbers fit the array.
-        unsafe {
-            std::ptr::copy_nonoverlapping(p.cast(), lanes.as_mut_ptr(), n);
-            widen(vld1_u16(lanes.as_ptr()))
         }
     }
 
@@ -168,6 +140,24 @@ impl Vector for F32x4 {
     unsafe fn round(self) -> F32x4 {
         // SAFETY: the trait's contract.
         F32x4(unsafe { vrndnq_f32(self.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn low_bf16(self) -> F32x4 {
+        // SAFETY: the trait's contract.
+        F32x4(unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<16>(vreinterpretq_u32_f32(self.0))) })
+    }
+
+    #[inline(always)]
+    unsafe fn high_bf16(self) -> F32x4 {
+        const UPPER: u32 = 0xffff_0000;
+        // SAFETY: the trait's contract.
+        unsafe {
+            F32x4(vreinterpretq_f32_u32(vandq_u32(
+                vreinterpretq_u32_f32(self.0),
+                vdupq_n_u32(UPPER),
+            )))
+        }
     }
 
     #[inline(always)]

@@ -1,8 +1,6 @@
 //! Four lanes in plain Rust: what every machine runs, and what a compiler may well turn into
 //! the vectors that its baseline has.
 
-use half::bf16;
-
 use crate::arch::table::kernels;
 use crate::vector::Vector;
 
@@ -53,23 +51,6 @@ impl Vector for Lanes {
         for (i, lane) in lanes.iter_mut().enumerate().take(n) {
             // SAFETY: the caller vouches for `n` numbers at `p`.
             *lane = unsafe { *p.add(i) };
-        }
-        Lanes(lanes)
-    }
-
-    #[inline(always)]
-    unsafe fn load_bf16(p: *const bf16) -> Lanes {
-        // SAFETY: the caller vouches for LANES numbers at `p`.
-        let bits = unsafe { p.cast::<[u16; LANES]>().read() };
-        Lanes(bits.map(|bits| f32::from_bits(u32::from(bits) << 16)))
-    }
-
-    #[inline(always)]
-    unsafe fn load_first_bf16(p: *const bf16, n: usize) -> Lanes {
-        let mut lanes = [0.0; LANES];
-        for (i, lane) in lanes.iter_mut().enumerate().take(n) {
-            // SAFETY: the caller vouches for `n` numbers at `p`.
-            *lane = f32::from_bits(u32::from(unsafe { *p.add(i) }.to_bits()) << 16);
         }
         Lanes(lanes)
     }
@@ -148,6 +129,16 @@ impl Vector for Lanes {
     #[inline(always)]
     unsafe fn round(self) -> Lanes {
         self.map(|x| (x + ROUNDER) - ROUNDER)
+    }
+
+    #[inline(always)]
+    unsafe fn low_bf16(self) -> Lanes {
+        self.map(|x| f32::from_bits(x.to_bits() << 16))
+    }
+
+    #[inline(always)]
+    unsafe fn high_bf16(self) -> Lanes {
+        self.map(|x| f32::from_bits(x.to_bits() & 0xffff_0000))
     }
 
     #[inline(always)]

@@ -8,13 +8,19 @@ use crate::kv::Planes;
 use crate::ops::{Attention, Heads, Partials, Prepare};
 use crate::shape::RopeTables;
 
+/// Part of an attention over K and V of one format.
+///
+/// # Safety
+/// As for those of a [`Table`].
+pub(crate) type AttentionFn<E> = unsafe fn(&Attention<'_>, &Planes<E>, usize);
+
 /// # Safety
 /// Each function needs the instruction set that its table belongs to, and operands whose
 /// shapes the door has checked.
 pub(crate) struct Table {
-    pub(crate) attention_f32: unsafe fn(&Attention<'_>, &Planes<f32>, usize),
-    pub(crate) attention_bf16: unsafe fn(&Attention<'_>, &Planes<bf16>, usize),
-    pub(crate) attention_q8: unsafe fn(&Attention<'_>, &Planes<i8>, usize),
+    pub(crate) attention_f32: AttentionFn<f32>,
+    pub(crate) attention_bf16: AttentionFn<bf16>,
+    pub(crate) attention_q8: AttentionFn<i8>,
     pub(crate) join_spans: unsafe fn(&Attention<'_>, &Partials<'_>, Range<usize>),
     pub(crate) prepare: unsafe fn(&Prepare<'_>, Range<usize>),
     pub(crate) rope: unsafe fn(&mut [f32], Heads, RopeTables<'_>, &[u32]),
@@ -31,11 +37,11 @@ macro_rules! kernels {
     ($(#[$features:meta])* $vector:ty, $tile:literal) => {
         pub(crate) const TABLE: $crate::arch::Table = $crate::arch::Table {
             attention_f32: $crate::arch::table::kernels!(
-                @attention [$(#[$features])*] $vector, f32),
+                @attention [$(#[$features])*] $crate::ops::Plain<$vector, f32>),
             attention_bf16: $crate::arch::table::kernels!(
-                @attention [$(#[$features])*] $vector, half::bf16),
+                @attention [$(#[$features])*] $crate::ops::Halves<$vector>),
             attention_q8: $crate::arch::table::kernels!(
-                @attention [$(#[$features])*] $vector, i8),
+                @attention [$(#[$features])*] $crate::ops::Plain<$vector, i8>),
             join_spans: $crate::arch::table::kernels!(@fn [$(#[$features])*]
                 (attention: &$crate::ops::Attention<'_>,
                  partials: &$crate::ops::Partials<'_>, pairs: std::ops::Range<usize>)
@@ -62,26 +68,26 @@ macro_rules! kernels {
             (x: &[f32]) -> f32
             { $crate::bandwidth::read::<$vector, $number>(x) })),*]
     };
-    (@attention [$($features:tt)*] $vector:ty, $elem:ty) => {
+    (@attention [$($features:tt)*] $scheme:ty) => {
         $crate::arch::table::kernels!(@fn [$($features)*]
             (attention: &$crate::ops::Attention<'_>,
-             planes: &$crate::kv::Planes<$elem>, part: usize)
-            { $crate::ops::attention::<$vector, $elem>(attention, planes, &[
-                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 1),
-                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 2),
-                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 3),
-                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 4),
-                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 5),
-                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 6),
-                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 7),
-                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 8),
-                $crate::arch::table::kernels!(@tile [$($features)*] $vector, $elem, 14),
+             planes: &$crate::kv::Planes<<$scheme as $crate::ops::Scheme>::E>, part: usize)
+            { $crate::ops::attention::<$scheme>(attention, planes, &[
+                $crate::arch::table::kernels!(@tile [$($features)*] $scheme, 1),
+                $crate::arch::table::kernels!(@tile [$($features)*] $scheme, 2),
+                $crate::arch::table::kernels!(@tile [$($features)*] $scheme, 3),
+                $crate::arch::table::kernels!(@tile [$($features)*] $scheme, 4),
+                $crate::arch::table::kernels!(@tile [$($features)*] $scheme, 5),
+                $crate::arch::table::kernels!(@tile [$($features)*] $scheme, 6),
+                $crate::arch::table::kernels!(@tile [$($features)*] $scheme, 7),
+                $crate::arch::table::kernels!(@tile [$($features)*] $scheme, 8),
+                $crate::arch::table::kernels!(@tile [$($features)*] $scheme, 14),
             ], part) })
     };
-    (@tile [$($features:tt)*] $vector:ty, $elem:ty, $size:literal) => {
+    (@tile [$($features:tt)*] $scheme:ty, $size:literal) => {
         $crate::arch::table::kernels!(@fn [$($features)*]
-            (work: &$crate::ops::Work<'_, $elem>, states: &mut [$crate::ops::State])
-            { $crate::ops::tile::<$vector, $elem, $size>(work, states) })
+            (work: &$crate::ops::Work<'_, <$scheme as $crate::ops::Scheme>::E>, states: &mut [$crate::ops::State])
+            { $crate::ops::tile::<$scheme, $size>(work, states) })
     };
     (@fn [$($features:tt)*] ($($arg:ident: $kind:ty),*) $(-> $out:ty)? { $body:expr }) => {{
         $($features)*

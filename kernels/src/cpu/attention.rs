@@ -27,7 +27,8 @@ impl Cpu {
     /// Grouped-query attention: row `m` attends to the first `rows[m].len` positions of its
     /// sequence, found through the block table at `blocks[rows[m].blocks_start..]`.
     /// `y[M, heads * head_dim]`. Neighbouring rows of one table, none seeing less than the one
-    /// before, share what is read of K and V.
+    /// before, share what is read of K and V. Beside K and V in bf16, queries and weights are
+    /// rounded to that too where the machine multiplies it ([`Cpu::rounds_bf16`]).
     pub fn attention(
         &self,
         query: Query<'_>,
@@ -55,7 +56,8 @@ impl Cpu {
                 self.attend(&attention, planes, work, self.table.attention_f32);
             }
             AnyPlanes::Bf16(planes) => {
-                self.attend(&attention, planes, work, self.table.attention_bf16);
+                let kernel = self.attention_rounded.unwrap_or(self.table.attention_bf16);
+                self.attend(&attention, planes, work, kernel);
             }
             AnyPlanes::Q8(planes) => {
                 self.attend(&attention, planes, work, self.table.attention_q8);

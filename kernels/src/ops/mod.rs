@@ -15,9 +15,11 @@ mod rows;
 #[cfg(any(target_arch = "x86_64", test))]
 mod tiled;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use attention::Rounded;
 pub(crate) use attention::{
-    Attention, HEADS_PER_KV_MAX, PAIRS_MAX, Partials, SPAN, STATE_LEN, State, Work, attention,
-    join_spans, tile,
+    Attention, HEADS_PER_KV_MAX, Halves, PAIRS_MAX, Partials, Plain, SPAN, STATE_LEN, Scheme,
+    State, Work, attention, join_spans, tile,
 };
 #[cfg(target_arch = "aarch64")]
 pub(crate) use pairs::{Q4Pairs, Q8Pairs};

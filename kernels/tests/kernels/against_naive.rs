@@ -3,7 +3,9 @@
 use kernels::{Cpu, GateUp, Inputs, Packed, Packing, Query, RopeTables, Rounds, naive};
 use proptest::prelude::*;
 
-use crate::support::{Cache, assert_close, cases, chunk_rows, cpus, few_cases, length, numbers};
+use crate::support::{
+    Cache, assert_attention, assert_close, cases, chunk_rows, cpus, few_cases, length, numbers,
+};
 
 proptest! {
     #![proptest_config(cases())]
@@ -69,13 +71,9 @@ proptest! {
         let stride = heads * dim + 3;
         let q = numbers(seed + 1, lens.len() * stride);
         let query = Query { q: &q, stride, heads, scale: sharp / (dim as f32).sqrt() };
-        for kv in &cache.formats {
-            let mut want = vec![0.0; lens.len() * heads * dim];
-            naive::attention(query, kv, &cache.blocks, &cache.rows, &mut want);
+        for format in 0..cache.formats.len() {
             for cpu in cpus(threads) {
-                let mut got = vec![f32::NAN; want.len()];
-                cpu.attention(query, kv, &cache.blocks, &cache.rows, &mut got);
-                assert_close(&got, &want, 2e-5, &cpu.isa().to_string());
+                assert_attention(&cpu, query, &cache, &cache.rows, format);
             }
         }
     }
@@ -91,13 +89,9 @@ proptest! {
         let q = numbers(seed + 1, chunk * heads * dim);
         let query = Query { q: &q, stride: heads * dim, heads, scale: 2.0 / (dim as f32).sqrt() };
         let rows = chunk_rows(len, chunk);
-        for kv in &cache.formats {
-            let mut want = vec![0.0; q.len()];
-            naive::attention(query, kv, &cache.blocks, &rows, &mut want);
+        for format in 0..cache.formats.len() {
             for cpu in cpus(threads) {
-                let mut got = vec![f32::NAN; want.len()];
-                cpu.attention(query, kv, &cache.blocks, &rows, &mut got);
-                assert_close(&got, &want, 2e-5, &cpu.isa().to_string());
+                assert_attention(&cpu, query, &cache, &rows, format);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Numbers to compute with, and caches to attend to.
 
-use kernels::{Arena, AttendRow, Cpu, Isa, KvCache, KvFormat, KvShape};
+use half::bf16;
+use kernels::{Arena, AttendRow, Cpu, Isa, KvCache, KvFormat, KvShape, Query, naive};
 use proptest::prelude::*;
 
 /// Few cases of many shapes each: a case runs every kernel on every instruction set.
@@ -57,12 +58,48 @@ pub(crate) fn chunk_rows(len: usize, chunk: usize) -> Vec<AttendRow> {
     (len - chunk + 1..=len).map(row).collect()
 }
 
+/// Asserts what [`Cpu::attention`] computes with K and V of one format. Where queries are rounded
+/// the naive one is asked exactly what they are rounded to; the weights, rounded to 8 bits as well,
+/// may then be wrong by half of the last one, each in its own direction.
+#[track_caller]
+pub(crate) fn assert_attention(
+    cpu: &Cpu,
+    query: Query<'_>,
+    cache: &Cache,
+    rows: &[AttendRow],
+    format: usize,
+) {
+    let kv = &cache.formats[format];
+    let len = rows.len() * query.heads * kv.shape().head_dim;
+    let naive = |query: Query<'_>, kv: &KvCache| {
+        let mut y = vec![0.0; len];
+        naive::attention(query, kv, &cache.blocks, rows, &mut y);
+        y
+    };
+    let mut got = vec![f32::NAN; len];
+    cpu.attention(query, kv, &cache.blocks, rows, &mut got);
+    if KV_FORMATS[format] != KvFormat::Bf16 || !cpu.rounds_bf16() {
+        return assert_close(&got, &naive(query, kv), 2e-5, &cpu.isa().to_string());
+    }
+    let q: Vec<f32> = query.q.iter().map(|x| bf16::from_f32(x * query.scale).to_f32()).collect();
+    let rounded = Query { q: &q, scale: 1.0, ..query };
+    let (want, sizes) = (naive(rounded, kv), naive(rounded, &cache.sizes));
+    let scale = want.iter().fold(1e-3f32, |scale, x| scale.max(x.abs()));
+    for (i, ((got, want), size)) in got.iter().zip(&want).zip(&sizes).enumerate() {
+        let tolerance = 2e-5 * scale + size / 256.0;
+        let isa = cpu.isa();
+        assert!((got - want).abs() <= tolerance, "{isa}: [{i}] is {got}, should be {want}");
+    }
+}
+
 pub(crate) const KV_FORMATS: [KvFormat; 3] = [KvFormat::F32, KvFormat::Bf16, KvFormat::Q8];
 
 /// Several sequences in one paged cache whose unused places hold NaN.
 pub(crate) struct Cache {
     /// The cache in each format.
     pub(crate) formats: Vec<KvCache>,
+    /// That of bf16, with the sizes of V's numbers in their place.
+    sizes: KvCache,
     /// The block tables of all sequences.
     pub(crate) blocks: Vec<u32>,
     /// Each sequence's last position.
@@ -92,13 +129,14 @@ impl Cache {
             blocks_start += table;
         }
         let shape = KvShape { blocks: count, block_tokens, kv_heads, head_dim };
-        let formats = KV_FORMATS
-            .map(|format| filled(KvCache::new(&Arena::default(), format, shape), &blocks, &rows));
-        Cache { formats: formats.into(), blocks, rows }
+        let new = |format| KvCache::new(&Arena::default(), format, shape);
+        let formats = KV_FORMATS.map(|format| filled(new(format), &blocks, &rows, |v| v));
+        let sizes = filled(new(KvFormat::Bf16), &blocks, &rows, f32::abs);
+        Cache { formats: formats.into(), sizes, blocks, rows }
     }
 }
 
-fn filled(mut cache: KvCache, blocks: &[u32], rows: &[AttendRow]) -> KvCache {
+fn filled(mut cache: KvCache, blocks: &[u32], rows: &[AttendRow], of_v: fn(f32) -> f32) -> KvCache {
     let KvShape { block_tokens, kv_heads, head_dim, .. } = cache.shape();
     let width = kv_heads * head_dim;
     let nothing = vec![f32::NAN; width];
@@ -111,7 +149,8 @@ fn filled(mut cache: KvCache, blocks: &[u32], rows: &[AttendRow]) -> KvCache {
         let source = numbers(1000 + sequence as u64, row.len as usize * 2 * width);
         for (position, pair) in source.chunks_exact(2 * width).enumerate() {
             let block = blocks[row.blocks_start as usize + position / block_tokens];
-            cache.write(block, position % block_tokens, &pair[..width], &pair[width..]);
+            let v: Vec<f32> = pair[width..].iter().copied().map(of_v).collect();
+            cache.write(block, position % block_tokens, &pair[..width], &v);
         }
     }
     cache

@@ -16,6 +16,11 @@ products!(
     6
 );
 
+/// Whether this machine multiplies bf16 by bf16.
+pub(crate) fn rounds() -> bool {
+    is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16")
+}
+
 /// bf16 times bf16.
 pub(crate) const BF16_ROUNDED: crate::arch::dot::ProductFn = {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma")]
@@ -102,7 +107,35 @@ impl Dot for Vnni {
     }
 }
 
+/// Attention over K and V in bf16.
+pub(crate) const ATTENTION_ROUNDED: crate::arch::AttentionFn<half::bf16> = crate::arch::table::kernels!(
+    @attention [#[target_feature(
+        enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma"
+    )]] crate::ops::Rounded<Vnni>
+);
+
 impl DotBf16 for Vnni {
+    #[inline(always)]
+    unsafe fn pairs(lanes: F32x16) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_castps_si512(lanes.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn first_of_pairs(pairs: __m512i) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_rounded(x: F32x16, p: *mut half::bf16) {
+        // SAFETY: the trait's contract; both types are one register.
+        unsafe {
+            let rounded = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x.0));
+            _mm256_storeu_si256(p.cast(), rounded);
+        }
+    }
+
     #[inline(always)]
     unsafe fn dot_bf16(sum: F32x16, w: __m512i, x: __m512i) -> F32x16 {
         // SAFETY: the trait's contract; the three types are one register.

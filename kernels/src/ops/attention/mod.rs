@@ -2,11 +2,13 @@
 //!
 //! The positions of a sequence are taken in spans of [`SPAN`]. Within one (row, head) each score
 //! is one chain of additions over the head's numbers, the softmax knows the whole span, each
-//! number of the weighted sum of V is one chain over the span's positions, and the spans join
-//! from first to last. Which (row, head) pairs share a register tile, and whether the spans of a
-//! row are dealt to several threads, therefore shows in no bit of a result.
+//! number of the weighted sum of V is one chain over the span's positions (of pairs, where an
+//! instruction multiplies pairs), and the spans join from first to last. Which (row, head) pairs
+//! share a register tile, and whether the spans of a row are dealt to several threads, therefore
+//! shows in no bit of a result.
 
 mod join;
+mod scheme;
 mod tile;
 
 use std::ops::Range;
@@ -19,6 +21,9 @@ use crate::vector::{LANES_MAX, Vector};
 pub(crate) use join::State;
 use join::divide;
 pub(crate) use join::join_spans;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use scheme::Rounded;
+pub(crate) use scheme::{Halves, Plain, Scheme};
 use tile::Place;
 pub(crate) use tile::{Work, tile};
 
@@ -140,13 +145,13 @@ impl Partials<'_> {
 /// Computes part `part` of the units.
 ///
 /// # Safety
-/// The machine has V's instruction set, the door has checked the shapes and the block ids, and
+/// The machine has S's instruction set, the door has checked the shapes and the block ids, and
 /// no part is computed twice at once.
 #[inline(always)]
-pub(crate) unsafe fn attention<V: Vector, E: KvElem>(
+pub(crate) unsafe fn attention<S: Scheme>(
     a: &Attention<'_>,
-    planes: &Planes<E>,
-    tiles: &Tiles<E>,
+    planes: &Planes<S::E>,
+    tiles: &Tiles<S::E>,
     part: usize,
 ) {
     let (mut unit, mut next) = (0, part);
@@ -164,7 +169,7 @@ pub(crate) unsafe fn attention<V: Vector, E: KvElem>(
                 let mine = if dealt == 1 { 0..spans } else { i % dealt..i % dealt + 1 };
                 // SAFETY: the caller's promise; no (unit, span) is in two parts.
                 unsafe {
-                    attend::<V, E>(a, planes, tiles, &Unit { rows: rows.clone(), kv_head }, mine)
+                    attend::<S>(a, planes, tiles, &Unit { rows: rows.clone(), kv_head }, mine)
                 };
             }
             unit += 1;
@@ -177,10 +182,10 @@ pub(crate) unsafe fn attention<V: Vector, E: KvElem>(
 /// # Safety
 /// As for [`attention`]; the unit lies within the rows and KV heads.
 #[inline(always)]
-unsafe fn attend<V: Vector, E: KvElem>(
+unsafe fn attend<S: Scheme>(
     a: &Attention<'_>,
-    planes: &Planes<E>,
-    tiles: &Tiles<E>,
+    planes: &Planes<S::E>,
+    tiles: &Tiles<S::E>,
     unit: &Unit,
     spans: Range<usize>,
 ) {
@@ -188,7 +193,7 @@ unsafe fn attend<V: Vector, E: KvElem>(
     let mut states = [State::NONE; PAIRS_MAX];
     for span in spans {
         // SAFETY: the caller's promise.
-        unsafe { sweep::<V, E>(a, planes, tiles, unit, span, &mut states) };
+        unsafe { sweep::<S>(a, planes, tiles, unit, span, &mut states) };
         if a.partials.is_some() {
             for (pair, state) in states[..unit.rows.len() * heads].iter().enumerate() {
                 let (row, head) = (unit.rows.start + pair / heads, pair % heads);
@@ -202,7 +207,9 @@ unsafe fn attend<V: Vector, E: KvElem>(
         for (pair, state) in states[..unit.rows.len() * heads].iter().enumerate() {
             let (row, head) = (unit.rows.start + pair / heads, pair % heads);
             // SAFETY: this (row, head) is this call's alone; the rest is the caller's promise.
-            unsafe { divide::<V>(a.destination(row, unit.kv_head * heads + head, 0), state.total) };
+            unsafe {
+                divide::<S::V>(a.destination(row, unit.kv_head * heads + head, 0), state.total)
+            };
         }
     }
 }
@@ -213,10 +220,10 @@ unsafe fn attend<V: Vector, E: KvElem>(
 /// # Safety
 /// As for [`attend`].
 #[inline(always)]
-unsafe fn sweep<V: Vector, E: KvElem>(
+unsafe fn sweep<S: Scheme>(
     a: &Attention<'_>,
-    planes: &Planes<E>,
-    tiles: &Tiles<E>,
+    planes: &Planes<S::E>,
+    tiles: &Tiles<S::E>,
     unit: &Unit,
     span: usize,
     states: &mut [State; PAIRS_MAX],
@@ -224,11 +231,11 @@ unsafe fn sweep<V: Vector, E: KvElem>(
     let (begin, rows) = (span * SPAN, &a.rows[unit.rows.clone()]);
     let blind = rows.partition_point(|row| row.len as usize <= begin);
     let len = rows[rows.len() - 1].len as usize;
-    let places = places(a, unit, begin, (len - begin).min(SPAN));
+    let places = places::<S::E>(a, unit, begin, (len - begin).min(SPAN));
     let pairs = rows.len() * a.heads_per_kv();
     let mut pair = blind * a.heads_per_kv();
     while pair < pairs {
-        let index = tile_index::<V>(pairs - pair);
+        let index = tile_index::<S::V>(pairs - pair);
         let size = TILE_SIZES[index];
         let work = Work { a, planes, places: &places, unit, span, pair };
         // SAFETY: the places lie within K and V, all pairs see something of the span, and the
@@ -257,7 +264,12 @@ pub(super) const fn tile_pairs_max<V: Vector>() -> usize {
 
 /// Where the groups of the positions `begin..begin + count` lie.
 #[inline(always)]
-fn places(a: &Attention<'_>, unit: &Unit, begin: usize, count: usize) -> [Place; SPAN / GROUP] {
+fn places<E: KvElem>(
+    a: &Attention<'_>,
+    unit: &Unit,
+    begin: usize,
+    count: usize,
+) -> [Place; SPAN / GROUP] {
     let mut places = [Place::default(); SPAN / GROUP];
     let table = &a.blocks[a.rows[unit.rows.start].blocks_start as usize..];
     for (i, place) in places[..count.div_ceil(GROUP)].iter_mut().enumerate() {
@@ -265,7 +277,7 @@ fn places(a: &Attention<'_>, unit: &Unit, begin: usize, count: usize) -> [Place;
         let block = table[position / a.shape.block_tokens] as usize;
         let token = position % a.shape.block_tokens;
         *place = Place {
-            k: a.shape.k_start(block, unit.kv_head, token),
+            k: a.shape.k_start::<E>(block, unit.kv_head, token),
             position: a.shape.position(block, unit.kv_head, token),
         };
     }

@@ -8,6 +8,7 @@ use crate::prefetch::prefetch_near;
 use crate::vector::{Vector, exp, sum};
 
 use super::join::{Factors, State, join, join_sums};
+use super::scheme::Scheme;
 use super::{Attention, GROUP, SPAN, Unit, tile_pairs_max};
 
 /// Distances between the queries and the weights of a tile's pairs: constants, so that one
@@ -51,14 +52,11 @@ struct Pairs<const M: usize> {
 /// Takes a span into the states and sums of M pairs.
 ///
 /// # Safety
-/// The machine has V's instruction set, the places lie within K and V, and M pairs from
+/// The machine has S's instruction set, the places lie within K and V, and M pairs from
 /// `work.pair` on are this call's alone and see some of the span.
 #[inline(always)]
-pub(crate) unsafe fn tile<V: Vector, E: KvElem, const M: usize>(
-    work: &Work<'_, E>,
-    states: &mut [State],
-) {
-    if M > tile_pairs_max::<V>() {
+pub(crate) unsafe fn tile<S: Scheme, const M: usize>(work: &Work<'_, S::E>, states: &mut [State]) {
+    if M > tile_pairs_max::<S::V>() {
         unreachable!("tiles beyond the registers are not chosen");
     }
     let mut q = MaybeUninit::<[[f32; Q_STRIDE]; M]>::uninit();
@@ -67,16 +65,16 @@ pub(crate) unsafe fn tile<V: Vector, E: KvElem, const M: usize>(
     // SAFETY: `head_dim` queries and the weights of all positions that are read were written
     // before, each within its stride; the rest is the caller's promise.
     unsafe {
-        let pairs = gather::<V, E, M>(work, q);
-        scores::<V, E, M>(work, q, weights, pairs.longest);
+        let pairs = gather::<S, M>(work, q);
+        scores::<S, M>(work, q, weights, pairs.longest);
         let mut spans = [State::NONE; M];
         for (m, span) in spans.iter_mut().enumerate() {
-            *span = weigh::<V, E>(work, weights.add(m * WEIGHTS_STRIDE), pairs.lens[m]);
+            *span = weigh::<S>(work, weights.add(m * WEIGHTS_STRIDE), pairs.lens[m]);
         }
-        let factors = join::<V>(states, &spans);
+        let factors = join::<S::V>(states, &spans);
         // A span that is dealt alone is joined later.
         let first = work.span == 0 || work.a.partials.is_some();
-        accumulate_all::<V, E, M>(work, weights, &pairs, (!first).then_some(&factors));
+        accumulate_all::<S, M>(work, weights, &pairs, (!first).then_some(&factors));
     }
 }
 
@@ -85,7 +83,7 @@ pub(crate) unsafe fn tile<V: Vector, E: KvElem, const M: usize>(
 /// # Safety
 /// As for [`tile`]; room for M queries lies `Q_STRIDE` apart at `q`.
 #[inline(always)]
-unsafe fn gather<V: Vector, E, const M: usize>(work: &Work<'_, E>, q: *mut f32) -> Pairs<M> {
+unsafe fn gather<S: Scheme, const M: usize>(work: &Work<'_, S::E>, q: *mut f32) -> Pairs<M> {
     let (a, heads, dim) = (work.a, work.a.heads_per_kv(), work.a.shape.head_dim);
     let mut pairs =
         Pairs { lens: [0; M], shortest: SPAN, longest: 0, sums: [std::ptr::null_mut(); M] };
@@ -100,7 +98,9 @@ unsafe fn gather<V: Vector, E, const M: usize>(work: &Work<'_, E>, q: *mut f32) 
         // SAFETY: the caller's promise.
         unsafe {
             pairs.sums[m] = a.destination(row, head, work.span).as_mut_ptr();
-            scale::<V>(source, a.query.scale, q.add(m * Q_STRIDE));
+            let q = q.add(m * Q_STRIDE);
+            scale::<S::V>(source, a.query.scale, q);
+            S::keep(q, dim);
         }
     }
     pairs
@@ -130,27 +130,27 @@ unsafe fn scale<V: Vector>(source: &[f32], scale: f32, target: *mut f32) {
 /// # Safety
 /// As for [`tile`]; M queries lie at `q`, room for M rows of weights at `scores`.
 #[inline(always)]
-unsafe fn scores<V: Vector, E: KvElem, const M: usize>(
-    work: &Work<'_, E>,
+unsafe fn scores<S: Scheme, const M: usize>(
+    work: &Work<'_, S::E>,
     q: *const f32,
     scores: *mut f32,
     longest: usize,
 ) {
-    let registers = longest.div_ceil(GROUP) * (GROUP / V::LANES);
+    let registers = longest.div_ceil(GROUP) * (GROUP / S::V::LANES);
     let mut at = 0;
     // SAFETY: `at` and the registers after it are within the groups of the span.
     unsafe {
         // Few pairs take more positions at once, or the chains would wait for themselves.
-        while M <= V::REGISTERS / 8 && at + 4 <= registers {
-            score::<V, E, M, 4>(work, q, scores, at);
+        while M <= S::V::REGISTERS / 8 && at + 4 <= registers {
+            score::<S, M, 4>(work, q, scores, at);
             at += 4;
         }
         while at + 2 <= registers {
-            score::<V, E, M, 2>(work, q, scores, at);
+            score::<S, M, 2>(work, q, scores, at);
             at += 2;
         }
-        if V::LANES == GROUP && at < registers {
-            score::<V, E, M, 1>(work, q, scores, at);
+        if S::V::LANES == GROUP && at < registers {
+            score::<S, M, 1>(work, q, scores, at);
         }
     }
 }
@@ -177,12 +177,12 @@ impl<E: KvElem, const N: usize> Ahead<E, N> {
         }
     }
 
-    /// One number in `head_dim` of what is wanted.
+    /// One group of `head_dim` numbers of what is wanted.
     #[inline(always)]
-    fn prefetch(&self, i: usize, block_tokens: usize) {
+    fn prefetch(&self, group: usize, k_step: usize) {
         for n in 0..N {
-            prefetch_near(self.k[n].wrapping_add(i * block_tokens));
-            prefetch_near(self.v[n].wrapping_add(i * GROUP));
+            prefetch_near(self.k[n].wrapping_add(group * k_step));
+            prefetch_near(self.v[n].wrapping_add(group * GROUP * E::WIDE));
         }
     }
 }
@@ -192,50 +192,56 @@ impl<E: KvElem, const N: usize> Ahead<E, N> {
 /// # Safety
 /// As for [`scores`].
 #[inline(always)]
-unsafe fn score<V: Vector, E: KvElem, const M: usize, const N: usize>(
-    work: &Work<'_, E>,
+unsafe fn score<S: Scheme, const M: usize, const N: usize>(
+    work: &Work<'_, S::E>,
     q: *const f32,
     scores: *mut f32,
     at: usize,
 ) {
     let shape = &work.a.shape;
-    let start = |n: usize| ((at + n) * V::LANES / GROUP, (at + n) * V::LANES % GROUP);
+    let k_step = shape.k_step::<S::E>();
+    let start = |n: usize| ((at + n) * S::V::LANES / GROUP, (at + n) * S::V::LANES % GROUP);
     // SAFETY: `head_dim` registers lie a block's positions apart from each place on, and
     // `head_dim` numbers in each query.
     unsafe {
         let mut k = [work.planes.k.as_ptr(); N];
         for (n, k) in k.iter_mut().enumerate() {
             let (group, lane) = start(n);
-            *k = k.add(work.places[group].k + lane);
+            *k = k.add(work.places[group].k + lane * S::E::WIDE);
         }
-        let ahead = Ahead::<E, N>::new(work, at * V::LANES / GROUP);
-        let mut sums = [[V::splat(0.0); N]; M];
-        for i in 0..shape.head_dim {
-            if M <= DECODE_PAIRS_MAX && V::LANES == GROUP {
-                ahead.prefetch(i, shape.block_tokens);
+        let ahead = Ahead::<S::E, N>::new(work, at * S::V::LANES / GROUP);
+        let mut sums = [[S::V::splat(0.0); N]; M];
+        for i in 0..shape.head_dim.div_ceil(S::E::WIDE) {
+            if M <= DECODE_PAIRS_MAX && S::V::LANES == GROUP {
+                ahead.prefetch(i, k_step);
             }
-            let mut widened = [V::splat(0.0); N];
-            for n in 0..N {
-                widened[n] = E::load::<V>(k[n]);
-                k[n] = k[n].add(shape.block_tokens);
-            }
-            for (m, sums) in sums.iter_mut().enumerate() {
-                let q = V::splat(*q.add(m * Q_STRIDE + i));
-                for n in 0..N {
-                    sums[n] = q.mul_add(widened[n], sums[n]);
+            for phase in 0..S::PHASES {
+                // (a closure would not have the instruction set)
+                let mut lanes = [S::load(k[0], phase); N];
+                for (lanes, k) in lanes.iter_mut().zip(&k).skip(1) {
+                    *lanes = S::load(*k, phase);
                 }
+                for (m, sums) in sums.iter_mut().enumerate() {
+                    let q = S::factor(q.add(m * Q_STRIDE), i, phase);
+                    for n in 0..N {
+                        sums[n] = S::add(sums[n], q, lanes[n]);
+                    }
+                }
+            }
+            for k in &mut k {
+                *k = k.add(k_step);
             }
         }
         for n in 0..N {
             let (group, lane) = start(n);
-            let scale = if E::SCALED {
-                V::load(work.planes.k_scales.as_ptr().add(work.places[group].position + lane))
+            let scale = if S::E::SCALED {
+                S::V::load(work.planes.k_scales.as_ptr().add(work.places[group].position + lane))
             } else {
-                V::splat(1.0)
+                S::V::splat(1.0)
             };
             for (m, sums) in sums.iter().enumerate() {
-                let score = if E::SCALED { sums[n].mul(scale) } else { sums[n] };
-                score.store(scores.add(m * WEIGHTS_STRIDE + (at + n) * V::LANES));
+                let score = if S::E::SCALED { sums[n].mul(scale) } else { sums[n] };
+                score.store(scores.add(m * WEIGHTS_STRIDE + (at + n) * S::V::LANES));
             }
         }
     }
@@ -247,7 +253,7 @@ unsafe fn score<V: Vector, E: KvElem, const M: usize, const N: usize>(
 /// The machine has V's instruction set; the scores of the groups that hold `len` positions lie
 /// at `weights`.
 #[inline(always)]
-unsafe fn weigh<V: Vector, E: KvElem>(work: &Work<'_, E>, weights: *mut f32, len: usize) -> State {
+unsafe fn weigh<S: Scheme>(work: &Work<'_, S::E>, weights: *mut f32, len: usize) -> State {
     let end = len.next_multiple_of(GROUP);
     // SAFETY: GROUP is a multiple of LANES, so registers tile the groups.
     unsafe {
@@ -255,21 +261,22 @@ unsafe fn weigh<V: Vector, E: KvElem>(work: &Work<'_, E>, weights: *mut f32, len
         for i in len..end {
             *weights.add(i) = f32::NEG_INFINITY;
         }
-        let mut best = V::splat(f32::NEG_INFINITY);
-        for i in (0..end).step_by(V::LANES) {
-            best = best.max_number(V::load(weights.add(i)));
+        let mut best = S::V::splat(f32::NEG_INFINITY);
+        for i in (0..end).step_by(S::V::LANES) {
+            best = best.max_number(S::V::load(weights.add(i)));
         }
         let highest = best.highest();
-        let (shift, mut total) = (V::splat(highest), V::splat(0.0));
-        for i in (0..end).step_by(V::LANES) {
-            let mut weight = exp(V::load(weights.add(i)).sub(shift));
+        let (shift, mut total) = (S::V::splat(highest), S::V::splat(0.0));
+        for i in (0..end).step_by(S::V::LANES) {
+            let mut weight = exp(S::V::load(weights.add(i)).sub(shift));
             total = total.add(weight);
-            if E::SCALED {
+            if S::E::SCALED {
                 let position = work.places[i / GROUP].position + i % GROUP;
-                weight = weight.mul(V::load(work.planes.v_scales.as_ptr().add(position)));
+                weight = weight.mul(S::V::load(work.planes.v_scales.as_ptr().add(position)));
             }
             weight.store(weights.add(i));
         }
+        S::keep(weights, end);
         State { highest, total: sum(total) }
     }
 }
@@ -279,8 +286,8 @@ unsafe fn weigh<V: Vector, E: KvElem>(work: &Work<'_, E>, weights: *mut f32, len
 /// # Safety
 /// As for [`tile`]; the weights of the pairs lie at `weights`.
 #[inline(always)]
-unsafe fn accumulate_all<V: Vector, E: KvElem, const M: usize>(
-    work: &Work<'_, E>,
+unsafe fn accumulate_all<S: Scheme, const M: usize>(
+    work: &Work<'_, S::E>,
     weights: *const f32,
     pairs: &Pairs<M>,
     factors: Option<&Factors>,
@@ -289,17 +296,17 @@ unsafe fn accumulate_all<V: Vector, E: KvElem, const M: usize>(
     let mut i = 0;
     // SAFETY: N whole registers, or `dim - i` numbers, are left in each head.
     unsafe {
-        while M <= V::REGISTERS / 8 && i + 4 * V::LANES <= dim {
-            accumulate::<V, E, M, 4>(work, weights, pairs, factors, i);
-            i += 4 * V::LANES;
+        while M <= S::V::REGISTERS / 8 && i + 4 * S::V::LANES <= dim {
+            accumulate::<S, M, 4>(work, weights, pairs, factors, i);
+            i += 4 * S::V::LANES;
         }
-        while i + 2 * V::LANES <= dim {
-            accumulate::<V, E, M, 2>(work, weights, pairs, factors, i);
-            i += 2 * V::LANES;
+        while i + 2 * S::V::LANES <= dim {
+            accumulate::<S, M, 2>(work, weights, pairs, factors, i);
+            i += 2 * S::V::LANES;
         }
         while i < dim {
-            accumulate::<V, E, M, 1>(work, weights, pairs, factors, i);
-            i += V::LANES;
+            accumulate::<S, M, 1>(work, weights, pairs, factors, i);
+            i += S::V::LANES;
         }
     }
 }
@@ -309,48 +316,58 @@ unsafe fn accumulate_all<V: Vector, E: KvElem, const M: usize>(
 /// # Safety
 /// As for [`accumulate_all`]; all N registers lie within the head, or N is 1.
 #[inline(always)]
-unsafe fn accumulate<V: Vector, E: KvElem, const M: usize, const N: usize>(
-    work: &Work<'_, E>,
+unsafe fn accumulate<S: Scheme, const M: usize, const N: usize>(
+    work: &Work<'_, S::E>,
     weights: *const f32,
     pairs: &Pairs<M>,
     factors: Option<&Factors>,
     i: usize,
 ) {
     let dim = work.a.shape.head_dim;
-    let n_last = (dim - i).min(V::LANES);
+    let n_last = (dim - i).min(S::V::LANES);
+    let wide = dim * S::E::WIDE;
     // SAFETY: the caller's promise; `n_last` numbers are left of a register that N = 1 holds.
     unsafe {
-        let mut sums = [[V::splat(0.0); N]; M];
+        let mut sums = [[S::V::splat(0.0); N]; M];
         for (group, place) in work.places[..pairs.longest.div_ceil(GROUP)].iter().enumerate() {
             let start = group * GROUP;
-            let v = work.planes.v.as_ptr().add(place.position * dim + i);
-            let weights = weights.add(start);
-            let shared = pairs.shortest.saturating_sub(start).min(GROUP);
-            for position in 0..shared {
-                let v = load::<V, E, N>(v.add(position * dim), n_last);
-                for (m, sums) in sums.iter_mut().enumerate() {
-                    add(sums, *weights.add(m * WEIGHTS_STRIDE + position), v);
+            let v = work.planes.v.as_ptr().add(place.position * dim + i * S::E::WIDE);
+            let weights = weights.add(S::kept(start));
+            let shared = pairs.shortest.saturating_sub(start).min(GROUP) / S::E::WIDE;
+            for i in 0..shared {
+                for phase in 0..S::PHASES {
+                    let v = load::<S, N>(v.add(i * wide), n_last, phase);
+                    for (m, sums) in sums.iter_mut().enumerate() {
+                        add::<S, N>(sums, S::factor(weights.add(m * WEIGHTS_STRIDE), i, phase), v);
+                    }
                 }
             }
             // Positions that only some of the pairs see. The others' weights are zero, but zero
             // times what a later row stored may be no number.
-            for position in shared..(pairs.longest - start).min(GROUP) {
-                let v = load::<V, E, N>(v.add(position * dim), n_last);
-                for (m, sums) in sums.iter_mut().enumerate() {
-                    if start + position < pairs.lens[m] {
-                        add(sums, *weights.add(m * WEIGHTS_STRIDE + position), v);
+            for i in shared..(pairs.longest - start).min(GROUP).div_ceil(S::E::WIDE) {
+                let position = start + i * S::E::WIDE;
+                for phase in 0..S::PHASES {
+                    let v = load::<S, N>(v.add(i * wide), n_last, phase);
+                    for (m, sums) in sums.iter_mut().enumerate() {
+                        let seen = pairs.lens[m].saturating_sub(position);
+                        let factor = S::factor(weights.add(m * WEIGHTS_STRIDE), i, phase);
+                        for n in 0..N {
+                            if let Some(v) = S::of_seen(v[n], seen, phase) {
+                                sums[n] = S::add(sums[n], factor, v);
+                            }
+                        }
                     }
                 }
             }
         }
         for (m, sums) in sums.iter().enumerate() {
             for (n, &sum) in sums.iter().enumerate() {
-                let place = pairs.sums[m].add(i + n * V::LANES);
-                let n = if N > 1 { V::LANES } else { n_last };
+                let place = pairs.sums[m].add(i + n * S::V::LANES);
+                let n = if N > 1 { S::V::LANES } else { n_last };
                 let joined = match factors {
                     None => sum,
                     Some(factors) => {
-                        let so_far = V::load_first(place, n);
+                        let so_far = S::V::load_first(place, n);
                         join_sums(so_far, factors.keep[m], sum, factors.take[m])
                     }
                 };
@@ -360,34 +377,41 @@ unsafe fn accumulate<V: Vector, E: KvElem, const M: usize, const N: usize>(
     }
 }
 
-/// N registers of V; only `last` numbers of one that N = 1 holds.
+/// N registers of V; only `last` groups of one that N = 1 holds.
 ///
 /// # Safety
-/// The machine has V's instruction set, and so many numbers lie at `v`.
+/// The machine has S's instruction set, and so many groups lie at `v`.
 #[inline(always)]
-unsafe fn load<V: Vector, E: KvElem, const N: usize>(v: *const E, last: usize) -> [V; N] {
+unsafe fn load<S: Scheme, const N: usize>(
+    v: *const S::E,
+    last: usize,
+    phase: usize,
+) -> [S::Lanes; N] {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut registers = [V::splat(0.0); N];
-        for (n, register) in registers.iter_mut().enumerate() {
-            let v = v.add(n * V::LANES);
-            *register = if N > 1 || last == V::LANES { E::load(v) } else { E::load_first(v, last) };
+        if N == 1 && last < S::V::LANES {
+            return [S::load_first(v, last, phase); N];
         }
-        registers
+        let mut lanes = [S::load(v, phase); N];
+        for (n, lanes) in lanes.iter_mut().enumerate().skip(1) {
+            *lanes = S::load(v.add(n * S::V::LANES * S::E::WIDE), phase);
+        }
+        lanes
     }
 }
 
-/// `sums += weight * v`
+/// `sums += factor * v`
 ///
 /// # Safety
-/// The machine has V's instruction set.
+/// The machine has S's instruction set.
 #[inline(always)]
-unsafe fn add<V: Vector, const N: usize>(sums: &mut [V; N], weight: f32, v: [V; N]) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let weight = V::splat(weight);
-        for n in 0..N {
-            sums[n] = weight.mul_add(v[n], sums[n]);
-        }
+unsafe fn add<S: Scheme, const N: usize>(
+    sums: &mut [S::V; N],
+    factor: S::Factor,
+    v: [S::Lanes; N],
+) {
+    for n in 0..N {
+        // SAFETY: the caller's promise.
+        sums[n] = unsafe { S::add(sums[n], factor, v[n]) };
     }
 }
