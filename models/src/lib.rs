@@ -28,8 +28,8 @@ pub mod weights;
 /// Weight format, as asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Quant {
-    /// q8 from 100 million parameters on. Below, an f32 checkpoint stays f32 and everything else
-    /// is bf16.
+    /// q8 from a million parameters on. Below, an f32 checkpoint stays f32 and everything else is
+    /// bf16.
     #[default]
     Auto,
     F32,

@@ -46,6 +46,7 @@ mod defaults {
     pub(super) const SLOTS: i64 = 8;
     pub(super) const QUEUE_MAX: i64 = 256;
     pub(super) const STEP_MS_MAX: u32 = 50;
+    pub(super) const FIM_TEXT_TOKENS: i64 = 1024;
     pub(super) const CACHE_MAX_MB: i64 = 8192;
     pub(super) const TTFT_OBJECTIVE_MS: i64 = 300;
     pub(super) const ENTER: f64 = 1.0;
@@ -227,6 +228,8 @@ pub struct ModelConfig {
     /// A step with prefill in it aims to take no longer than this.
     pub step_ms_max: u32,
     pub fim_order: FimOrder,
+    /// Most tokens of the text around a cursor.
+    pub fim_text_tokens: usize,
     pub speculate: Speculate,
     /// Where packed weights are kept; None: nowhere.
     pub cache: Option<Cache>,

@@ -274,6 +274,12 @@ impl Checker<'_> {
                 FimOrder::Auto,
                 &FIM_ORDERS,
             ),
+            fim_text_tokens: self.count(
+                "fim_text_tokens",
+                raw.fim_text_tokens,
+                defaults::FIM_TEXT_TOKENS,
+                TOKENS_MAX,
+            ),
             speculate: self.choice(
                 "speculate",
                 raw.speculate.as_deref(),

@@ -1,16 +1,18 @@
 //! Token healing: a prompt that ends inside of a word ends in tokens that the whole word would not
 //! have, and a model that never saw them in a row goes on badly. The word so far is taken back, and
 //! the first tokens of the answer are chosen among those that begin with it, or that it begins with.
-//! docs/experiments.md has what it is worth.
+//! Blanks at the end likewise: the last of them belongs to the token of the word that follows, so a
+//! model hardly ever saw them alone, and takes them for the end. docs/experiments.md has what both
+//! are worth.
 
 use std::sync::Arc;
 
 use models::tokenizer::Tokenizer;
 
-/// Tokens of a word that are taken back.
+/// Tokens of a word, or of blanks, that are taken back.
 const TOKENS_MAX: usize = 8;
 
-/// The word that a prompt ended in.
+/// The word or the blanks that a prompt ended in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Taken {
     bytes: Arc<[u8]>,
@@ -18,29 +20,39 @@ pub(super) struct Taken {
     pub(super) tokens: usize,
 }
 
-/// Takes the word back that a prompt ends in.
+/// Takes the word back that a prompt ends in, or the blanks.
 pub(super) fn take_back(ids: &mut Vec<u32>, tokenizer: &Tokenizer) -> Option<Taken> {
-    let bytes = |back: usize| {
-        ids.len().checked_sub(back).and_then(|at| ids.get(at)).map(|id| tokenizer.bytes(*id))
+    let last_tokens = ids.iter().rev().map(|id| tokenizer.bytes(*id)).take(TOKENS_MAX);
+    let tokens = match tokens_of_word(last_tokens.clone()) {
+        0 => last_tokens.take_while(|bytes| is_blank(bytes)).count(),
+        word => word,
     };
-    let ends_in_word =
-        |back| bytes(back).and_then(<[u8]>::last).is_some_and(u8::is_ascii_alphanumeric);
-    let begins_in_word =
-        |back| bytes(back).and_then(<[u8]>::first).is_some_and(u8::is_ascii_alphanumeric);
-    if !ends_in_word(1) {
-        return None;
-    }
-    let mut tokens = 1;
-    while tokens < TOKENS_MAX && begins_in_word(tokens) && ends_in_word(tokens + 1) {
-        tokens += 1;
-    }
     // something must be left to go on from
-    let kept = ids.len().checked_sub(tokens).filter(|kept| *kept > 0)?;
-    let word: Vec<u8> = ids.drain(kept..).flat_map(|id| tokenizer.bytes(id)).copied().collect();
-    Some(Taken { bytes: word.into(), tokens })
+    let kept = ids.len().checked_sub(tokens).filter(|kept| tokens > 0 && *kept > 0)?;
+    let taken: Vec<u8> = ids.drain(kept..).flat_map(|id| tokenizer.bytes(id)).copied().collect();
+    Some(Taken { bytes: taken.into(), tokens })
 }
 
-/// What of a word is still to be said again.
+/// How many of the last tokens, the very last first, are of the word that they end in.
+fn tokens_of_word<'a>(last: impl Iterator<Item = &'a [u8]>) -> usize {
+    let mut tokens = 0;
+    for bytes in last {
+        if !bytes.last().is_some_and(u8::is_ascii_alphanumeric) {
+            break;
+        }
+        tokens += 1;
+        if !bytes[0].is_ascii_alphanumeric() {
+            break;
+        }
+    }
+    tokens
+}
+
+fn is_blank(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|byte| matches!(byte, b' ' | b'\t'))
+}
+
+/// What of [`Taken`] is still to be said again.
 #[derive(Debug)]
 pub(super) struct Healing {
     taken: Taken,
@@ -72,12 +84,16 @@ impl Healing {
         &self.taken.bytes[self.said..]
     }
 
-    /// Leaves only tokens that say the word again: `logits` of the whole vocabulary.
+    /// Leaves only tokens that say the same again: `logits` of the whole vocabulary. After blanks
+    /// come no more of them: the cursor is where the editor put it.
     pub(super) fn mask(&self, logits: &mut [f32], tokenizer: &Tokenizer) {
-        let left = self.left();
+        let (left, blanks) = (self.left(), is_blank(&self.taken.bytes));
         for (id, logit) in (0..).zip(logits) {
             let bytes = tokenizer.bytes(id);
-            if bytes.is_empty() || !(bytes.starts_with(left) || left.starts_with(bytes)) {
+            let goes_on = bytes.strip_prefix(left).is_some_and(|rest| {
+                !(blanks && rest.first().is_some_and(|byte| is_blank(&[*byte])))
+            });
+            if bytes.is_empty() || !(goes_on || left.starts_with(bytes)) {
                 *logit = f32::NEG_INFINITY;
             }
         }
@@ -105,22 +121,23 @@ mod tests {
     }
 
     #[test]
-    fn a_word_is_taken_back_whole() {
+    fn a_word_or_blanks_are_taken_back_whole() {
         let tokenizer = tokenizer();
-        for (text, word) in [
-            ("x = retu", "retu"),
-            ("foo(qqxyzw", "qqxyzw"),
+        for (text, taken_back) in [
+            ("x = retu", " retu"),
+            ("foo(qqxyzw", "(qqxyzw"),
             ("foo(", ""),
-            ("foo ", ""),
+            ("foo ", " "),
+            ("foo() {\n        ", "        "),
+            ("foo() {\n\t\t", "\t\t"),
+            ("foo();\n", ""),
             ("caf\u{e9}", ""),
         ] {
             let mut ids = tokenizer.encode(text).expect("short");
             let before = ids.len();
             let taken = take_back(&mut ids, &tokenizer);
             let bytes = taken.as_ref().map_or(&[][..], |taken| &taken.bytes);
-            let letters = std::str::from_utf8(bytes).expect("ASCII");
-            let letters = letters.trim_start_matches(|c: char| !c.is_alphanumeric());
-            assert_eq!(letters, word, "{text}");
+            assert_eq!(std::str::from_utf8(bytes), Ok(taken_back), "{text}");
             assert_eq!(before, ids.len() + taken.map_or(0, |taken| taken.tokens));
         }
         assert_eq!(take_back(&mut Vec::new(), &tokenizer), None);
@@ -149,5 +166,17 @@ mod tests {
         assert_eq!(healing.take(b"turn x"), b"rn x");
         assert!(healing.is_over());
         assert_eq!((healing.tokens(), healing.take(b"y")), (1, b"y".as_slice()));
+    }
+
+    #[test]
+    fn after_blanks_come_no_more_of_them() {
+        let tokenizer = tokenizer();
+        let healing = Healing::new(Taken { bytes: b"    ".as_slice().into(), tokens: 1 });
+        let mut logits = vec![0.0; tokenizer.vocab_size()];
+        healing.mask(&mut logits, &tokenizer);
+        let mut left = (0..).zip(&logits).filter(|(_, logit)| logit.is_finite());
+        assert!(left.all(|(id, _)| !tokenizer.bytes(id).starts_with(b"     ")));
+        let said = tokenizer.encode("   ").expect("short");
+        assert!(said.len() == 1 && logits[said[0] as usize].is_finite());
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct Prompt {
     pub(super) max_tokens: usize,
     /// What ends the answer for the code's sake.
     pub(super) fit: Option<Arc<Cursor>>,
-    /// The word that was taken back from the end of `ids`.
+    /// The word or the blanks that were taken back from the end of `ids`.
     pub(super) healing: Option<Taken>,
 }
 
@@ -93,7 +93,10 @@ impl Prompts {
         let tokens = match input {
             Input::Text(text) => text.len() / BYTES,
             Input::Tokens(ids) => ids.len(),
-            Input::Fim(input) => (input.prefix.len() + input.suffix.len()) / BYTES,
+            Input::Fim(input) => {
+                let most = self.fim.as_ref().map_or(usize::MAX, FimTemplate::text_max);
+                ((input.prefix.len() + input.suffix.len()) / BYTES).min(most)
+            }
             Input::Chat(messages) => messages.iter().map(|m| m.content.len() / BYTES).sum(),
         };
         tokens.min(self.context)
@@ -205,8 +208,8 @@ impl Prompts {
 }
 
 impl Prompt {
-    /// Takes the word back that the cursor is in, where the prompt ends with the cursor: what it is
-    /// worth elsewhere was not measured.
+    /// Takes the word back that the cursor is in, or the blanks before it, where the prompt ends
+    /// with the cursor: what it is worth elsewhere was not measured.
     fn heal(&mut self, tokenizer: &Tokenizer) {
         if self.cursor == self.ids.len() && self.max_tokens > 0 {
             self.healing = take_back(&mut self.ids, tokenizer);

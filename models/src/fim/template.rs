@@ -21,6 +21,8 @@ pub struct FimTemplate {
     form: Vec<Slot>,
     bos: Option<u32>,
     stop_ids: Vec<u32>,
+    /// Most tokens of prefix and suffix together.
+    text_max: usize,
 }
 
 /// A [`Piece`] of a form, resolved.
@@ -82,7 +84,17 @@ impl FimTemplate {
             bos => bos,
         };
         let stop_ids = family.stops.iter().filter_map(|token| tokenizer.id(token)).collect();
-        Ok(Self { family, order, form, bos, stop_ids })
+        Ok(Self { family, order, form, bos, stop_ids, text_max: usize::MAX })
+    }
+
+    /// Cuts prefix and suffix to at most so many tokens, even where a prompt has room for more.
+    pub fn with_text_max(self, text_max: usize) -> Self {
+        Self { text_max, ..self }
+    }
+
+    /// Most tokens of prefix and suffix together.
+    pub fn text_max(&self) -> usize {
+        self.text_max
     }
 
     pub fn family(&self) -> &'static Family {
@@ -119,7 +131,8 @@ impl FimTemplate {
     ) -> Result<FimPieces, FimError> {
         let family = self.family;
         let bounded = |name: &&str| name.len() <= PATH_BYTES_MAX;
-        let (prefix, suffix, truncated) = precut(text.prefix, text.suffix, context);
+        let (prefix, suffix, truncated) =
+            precut(text.prefix, text.suffix, context.min(self.text_max));
         let (extras, extras_cut) = near_extras(text.extras, context, family);
         let text = FimText {
             path: text.path.filter(bounded),
@@ -159,7 +172,7 @@ impl FimTemplate {
         let head = pieces.repository.len() + pieces.opening.len() + pieces.header.len();
         let with_head = head <= room / HEAD_PART;
         let room = if with_head { room - head } else { room };
-        let cut = cut(pieces.prefix.len(), pieces.suffix.len(), room);
+        let cut = cut(pieces.prefix.len(), pieces.suffix.len(), room.min(self.text_max));
         let prefix = &pieces.prefix[cut.prefix_dropped..];
         let suffix = &pieces.suffix[..cut.suffix_kept];
         let spare = room - prefix.len() - suffix.len();

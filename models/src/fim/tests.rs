@@ -270,6 +270,29 @@ fn the_least_relevant_file_goes_first() {
     assert!(a == 0 && b < 100 && c == 200, "{a} {b} {c}");
 }
 
+#[test]
+fn text_that_may_not_fill_the_room_leaves_it_to_other_files() {
+    let tokenizer = vocabulary(Family::by_name("qwen").expect("in the table"));
+    let template =
+        FimTemplate::resolve(&tokenizer, &FimHint::default(), FimOrder::Auto).expect("qwen");
+    let (prefix, suffix, file) = ("p".repeat(300), "s".repeat(300), "f".repeat(200));
+    let extras = [ExtraText { path: "x", text: &file }];
+    let text = FimText { prefix: &prefix, suffix: &suffix, extras: &extras, ..ALONE };
+    let kept = |template: &FimTemplate| {
+        let pieces = template.tokenise(&tokenizer, &text, 1000).expect("short");
+        let rendered = template.render(&pieces, 420).expect("room");
+        assert!(rendered.truncated && rendered.ids.len() <= 420);
+        ["p", "s", "f"].map(|letter| {
+            let id = tokenizer.encode(letter).expect("short")[0];
+            rendered.ids.iter().filter(|other| **other == id).count()
+        })
+    };
+    let [p, s, f] = kept(&template);
+    assert!(p + s > 350 && f < 60, "{p} {s} {f}");
+    let [p, s, f] = kept(&template.clone().with_text_max(160));
+    assert!((100..=120).contains(&p) && s == 40 && f == 200, "{p} {s} {f}");
+}
+
 /// What is kept of a prefix and a suffix of these lengths.
 fn kept(prefix: usize, suffix: usize, room: usize) -> (usize, usize) {
     let Cut { prefix_dropped, suffix_kept } = cut(prefix, suffix, room);
