@@ -27,7 +27,7 @@ const BUILTIN: [(&str, &[u8]); 3] = [
     ("weir.json", include_bytes!("../default/weir.json")),
     ("tokenizer.json", include_bytes!("../default/tokenizer.json")),
 ];
-const BUILTIN_NAME: &str = "weir-bootstrap-6m";
+const BUILTIN_NAME: &str = "weir-fim-8m";
 const BUILTIN_WEIGHTS: &[u8] = include_bytes!("../default/model.safetensors");
 
 /// Where a model comes from.

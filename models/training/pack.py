@@ -82,6 +82,7 @@ class Documents:
                 file = json.loads(line)
                 if file["lang"] in self.files:
                     self.files[file["lang"]].append(file)
+        self.mix = {language: MIX[language] for language, files in self.files.items() if files}
         for files in self.files.values():
             files.sort(key=lambda file: (file["source"], file["path"]))
         # A file is drawn as often as it is long.
@@ -93,7 +94,7 @@ class Documents:
     def draw(self, length: int) -> dict:
         """A text for a document of about so many tokens."""
         rng = self.random
-        language = rng.choices(list(MIX), list(MIX.values()))[0]
+        language = rng.choices(list(self.mix), list(self.mix.values()))[0]
         files, ends = self.files[language], self.ends[language]
         at = bisect.bisect(ends, rng.random() * ends[-1])
         file = files[min(at, len(files) - 1)]

@@ -9,7 +9,7 @@ import sys
 
 HEAD = """# Sources of the embedded model's training text
 
-Files under MIT, Apache-2.0, BSD or ISC licences, as the licence files at the top of each repository say, and the standard libraries of CPython and Go under their own. Of each at most so many characters as `../training/collect.py` says by default, files in random order, without vendored, generated and duplicated ones.
+Files under MIT, Apache-2.0, BSD or ISC licences, as the licence files at the top of each repository say, and the standard libraries of CPython and Go under their own. Of each at most so many characters as `../training/collect.py` says by default, files in random order, without vendored, generated and duplicated ones. The model goes on from the first embedded one, which read what [SOURCES-first.md](SOURCES-first.md) lists.
 
 | source | commit | licence | files | characters |
 |---|---|---|---|---|"""

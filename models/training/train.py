@@ -19,7 +19,8 @@ import torch
 import model as models
 
 MIDDLE, COMMENT = 1 << 15, 1 << 14
-PAD = 4
+# Where text ends, a model has to know; where a document's parts begin, it is told.
+CONTROL = range(1, 7)
 # A token of a middle counts as so many others: there are few, and they are what is asked for.
 MIDDLE_WEIGHT = 3.0
 # And one of a comment as such a part: what a small model can learn should be code.
@@ -76,7 +77,8 @@ def batch(rows: numpy.ndarray, device: str):
     targets, inputs = tokens[:, 1:], tokens[:, :-1]
     weights = torch.where(rows[:, 1:] & MIDDLE > 0, MIDDLE_WEIGHT, 1.0)
     weights = weights * torch.where(rows[:, 1:] & COMMENT > 0, COMMENT_WEIGHT, 1.0)
-    return inputs, targets, weights.masked_fill(targets == PAD, 0.0)
+    told = (targets >= CONTROL.start) & (targets < CONTROL.stop)
+    return inputs, targets, weights.masked_fill(told, 0.0)
 
 
 def length_at(step: int) -> int:

@@ -232,11 +232,12 @@ fn bytes_of_a_step_are_what_the_shape_says() {
 #[test]
 fn the_embedded_model_is_what_its_card_says() {
     let model = load(&ModelSource::Builtin, Quant::Auto, KvFormat::Auto).expect("embedded");
-    assert_eq!(model.weight_format().to_string(), "bf16");
+    assert_eq!(model.weight_format().to_string(), "q8");
     assert_eq!(model.kv_format, kernels::KvFormat::Bf16);
-    assert_eq!(model.config.parameters(), 13_048_320 / 2);
+    assert_eq!(model.config.parameters(), 7_999_744);
+    assert_eq!(model.config.context, 2048);
     assert_eq!(model.config.eos_ids, [0]);
-    assert_eq!(model.kv_bytes_per_token(), 2 * 6 * 2 * 64 * 2);
+    assert_eq!(model.kv_bytes_per_token(), 2 * 8 * 2 * 64 * 2);
     let mixed = load(&ModelSource::Builtin, Quant::Bf16, KvFormat::F32).expect("embedded");
     assert_eq!(
         (mixed.weight_format().body, mixed.kv_format),

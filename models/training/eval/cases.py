@@ -105,7 +105,7 @@ def main() -> None:
             if not is_test(file["path"]):
                 files[file["lang"]].append(file)
     with open(options.out, "w") as out:
-        for language in LANGUAGES:
+        for language in filter(files.get, LANGUAGES):
             for kind, count in (("line", options.each), ("block", options.each // 2)):
                 cases = draw(rng, files[language], kind, count)
                 print(language, kind, len(cases))
