@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use crate::dot::DotPairs;
 use crate::packed::{GROUP, UNIT_BYTES};
 
-use super::product::{Multiply, Product, Q4, Q8, quantised};
+use super::product::{Groups, Multiply, Product, Q4, Q8, quantised};
 
 /// q8 weights.
 pub(crate) struct Q8Pairs<D>(PhantomData<D>);
@@ -24,19 +24,38 @@ impl<D: DotPairs> Multiply for Q8Pairs<D> {
         lane: usize,
         row: usize,
     ) -> [[D::Float; 2]; M] {
-        // SAFETY: GROUP / 4 units of w and GROUP numbers of each row of x follow in each group.
+        // SAFETY: the caller's promise.
         unsafe {
             if M == 1 {
                 return Q8::<D>::tile(p, strip, lane, row);
             }
-            quantised::<D, 4, M>(p, strip, lane, row, D::BIASED, |units, x, sums| {
-                add_pairs::<D, M>(x, sums, |eight| {
-                    [0, UNIT_BYTES / 2].map(|half| {
-                        let w = units.add(2 * eight * UNIT_BYTES + half);
-                        [w, w.add(UNIT_BYTES)].map(|w| D::signed(D::load(w)))
-                    })
-                });
-            })
+            quantised::<D, Self, M>(p, strip, lane, row)
+        }
+    }
+}
+
+impl<D: DotPairs> Groups<D> for Q8Pairs<D> {
+    const UNIT: usize = 4;
+    const BIASED: bool = D::BIASED;
+
+    #[inline(always)]
+    unsafe fn add<const M: usize>(
+        units: *const u8,
+        x: [*const u8; M],
+        sums: &mut [[D::Int; 2]; M],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { add_pairs::<D, Self, M>(units, x, sums) }
+    }
+}
+
+impl<D: DotPairs> Eights<D> for Q8Pairs<D> {
+    #[inline(always)]
+    unsafe fn eight(units: *const u8, eight: usize, half: usize) -> [D::Int; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let w = units.add(2 * eight * UNIT_BYTES + half * UNIT_BYTES / 2);
+            [D::signed(D::load(w)), D::signed(D::load(w.add(UNIT_BYTES)))]
         }
     }
 }
@@ -54,33 +73,60 @@ impl<D: DotPairs> Multiply for Q4Pairs<D> {
         lane: usize,
         row: usize,
     ) -> [[D::Float; 2]; M] {
-        // SAFETY: GROUP / 8 units of w and GROUP numbers of each row of x follow in each group.
+        // SAFETY: the caller's promise.
         unsafe {
             if M == 1 {
                 return Q4::<D>::tile(p, strip, lane, row);
             }
-            quantised::<D, 8, M>(p, strip, lane, row, true, |units, x, sums| {
-                add_pairs::<D, M>(x, sums, |eight| {
-                    [0, UNIT_BYTES / 2].map(|half| {
-                        let w = D::load(units.add(eight * UNIT_BYTES + half));
-                        [D::low_bits(w), D::high_bits(w)]
-                    })
-                });
-            })
+            quantised::<D, Self, M>(p, strip, lane, row)
         }
     }
 }
 
-/// Adds a group's products to exact sums. `w`: both halves' outputs of the first four and the
-/// last four of eight columns.
+impl<D: DotPairs> Groups<D> for Q4Pairs<D> {
+    const UNIT: usize = 8;
+    const BIASED: bool = true;
+
+    #[inline(always)]
+    unsafe fn add<const M: usize>(
+        units: *const u8,
+        x: [*const u8; M],
+        sums: &mut [[D::Int; 2]; M],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { add_pairs::<D, Self, M>(units, x, sums) }
+    }
+}
+
+impl<D: DotPairs> Eights<D> for Q4Pairs<D> {
+    #[inline(always)]
+    unsafe fn eight(units: *const u8, eight: usize, half: usize) -> [D::Int; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let w = D::load(units.add(eight * UNIT_BYTES + half * UNIT_BYTES / 2));
+            [D::low_bits(w), D::high_bits(w)]
+        }
+    }
+}
+
+/// How eight columns of weights are read.
+trait Eights<D: DotPairs> {
+    /// The outputs of a half: of the first four and of the last four columns.
+    ///
+    /// # Safety
+    /// As for [`Groups::add`].
+    unsafe fn eight(units: *const u8, eight: usize, half: usize) -> [D::Int; 2];
+}
+
+/// Adds a group's products to exact sums.
 ///
 /// # Safety
-/// The machine has D's instructions, and each row of x has GROUP numbers.
+/// As for [`Groups::add`].
 #[inline(always)]
-unsafe fn add_pairs<D: DotPairs, const M: usize>(
+unsafe fn add_pairs<D: DotPairs, W: Eights<D>, const M: usize>(
+    units: *const u8,
     x: [*const u8; M],
     sums: &mut [[D::Int; 2]; M],
-    w: impl Fn(usize) -> [[D::Int; 2]; 2],
 ) {
     let (pairs, last) = sums.as_chunks_mut::<2>();
     let (pairs_x, last_x) = x.as_chunks::<2>();
@@ -88,15 +134,15 @@ unsafe fn add_pairs<D: DotPairs, const M: usize>(
     unsafe {
         swap::<D>(pairs);
         for eight in 0..GROUP / 8 {
-            let w = w(eight);
+            let w = [W::eight(units, eight, 0), W::eight(units, eight, 1)];
             for (sums, x) in last.iter_mut().zip(last_x) {
-                let x = [8 * eight, 8 * eight + 4].map(|at| D::splat_four(x.add(at)));
+                let x = [D::splat_four(x.add(8 * eight)), D::splat_four(x.add(8 * eight + 4))];
                 for half in 0..2 {
                     let sum = D::dot_q4(sums[half], w[half][0], x[0]);
                     sums[half] = D::dot_q4(sum, w[half][1], x[1]);
                 }
             }
-            let w = w.map(|fours| D::interleave(fours));
+            let w = [D::interleave(w[0]), D::interleave(w[1])];
             for ([a, b], x) in pairs.iter_mut().zip(pairs_x) {
                 let x = D::load_pair(x.map(|x| x.add(8 * eight)));
                 for half in 0..2 {

@@ -365,21 +365,34 @@ impl<D: Dot> Multiply for Q8<D> {
         lane: usize,
         row: usize,
     ) -> [[D::Float; 2]; M] {
-        // SAFETY: GROUP / 4 units of w and GROUP numbers of each row of x follow in each group.
+        // SAFETY: the caller's promise.
+        unsafe { quantised::<D, Self, M>(p, strip, lane, row) }
+    }
+}
+
+impl<D: Dot> Groups<D> for Q8<D> {
+    const UNIT: usize = 4;
+    const BIASED: bool = D::BIASED;
+
+    #[inline(always)]
+    unsafe fn add<const M: usize>(
+        units: *const u8,
+        x: [*const u8; M],
+        sums: &mut [[D::Int; 2]; M],
+    ) {
+        // SAFETY: the caller's promise.
         unsafe {
-            quantised::<D, 4, M>(p, strip, lane, row, D::BIASED, |units, x, sums| {
-                for unit in 0..GROUP / 4 {
-                    let w = units.add(unit * UNIT_BYTES);
-                    if M == 1 {
-                        keep_order();
-                    }
-                    let (low, high) = (D::load(w), D::load(w.add(UNIT_BYTES / 2)));
-                    for (sums, x) in sums.iter_mut().zip(x) {
-                        let x = D::splat_four(x.add(4 * unit));
-                        *sums = [D::dot_q8(sums[0], low, x), D::dot_q8(sums[1], high, x)];
-                    }
+            for unit in 0..GROUP / 4 {
+                let w = units.add(unit * UNIT_BYTES);
+                if M == 1 {
+                    keep_order();
                 }
-            })
+                let (low, high) = (D::load(w), D::load(w.add(UNIT_BYTES / 2)));
+                for (sums, x) in sums.iter_mut().zip(x) {
+                    let x = D::splat_four(x.add(4 * unit));
+                    *sums = [D::dot_q8(sums[0], low, x), D::dot_q8(sums[1], high, x)];
+                }
+            }
         }
     }
 }
@@ -405,45 +418,72 @@ impl<D: Dot> Multiply for Q4<D> {
         lane: usize,
         row: usize,
     ) -> [[D::Float; 2]; M] {
-        // SAFETY: GROUP / 8 units of w and GROUP numbers of each row of x follow in each group.
+        // SAFETY: the caller's promise.
+        unsafe { quantised::<D, Self, M>(p, strip, lane, row) }
+    }
+}
+
+impl<D: Dot> Groups<D> for Q4<D> {
+    const UNIT: usize = 8;
+    const BIASED: bool = true;
+
+    #[inline(always)]
+    unsafe fn add<const M: usize>(
+        units: *const u8,
+        x: [*const u8; M],
+        sums: &mut [[D::Int; 2]; M],
+    ) {
+        // SAFETY: the caller's promise.
         unsafe {
-            quantised::<D, 8, M>(p, strip, lane, row, true, |units, x, sums| {
-                for unit in 0..GROUP / 8 {
-                    let w = units.add(unit * UNIT_BYTES);
-                    if M == 1 {
-                        keep_order();
-                    }
-                    let (low, high) = (D::load(w), D::load(w.add(UNIT_BYTES / 2)));
-                    let first = [D::low_bits(low), D::low_bits(high)];
-                    let second = [D::high_bits(low), D::high_bits(high)];
-                    for (sums, x) in sums.iter_mut().zip(x) {
-                        let (a, b) =
-                            (D::splat_four(x.add(8 * unit)), D::splat_four(x.add(8 * unit + 4)));
-                        for half in 0..2 {
-                            let sum = D::dot_q4(sums[half], first[half], a);
-                            sums[half] = D::dot_q4(sum, second[half], b);
-                        }
+            for unit in 0..GROUP / 8 {
+                let w = units.add(unit * UNIT_BYTES);
+                if M == 1 {
+                    keep_order();
+                }
+                let (low, high) = (D::load(w), D::load(w.add(UNIT_BYTES / 2)));
+                let first = [D::low_bits(low), D::low_bits(high)];
+                let second = [D::high_bits(low), D::high_bits(high)];
+                for (sums, x) in sums.iter_mut().zip(x) {
+                    let (a, b) =
+                        (D::splat_four(x.add(8 * unit)), D::splat_four(x.add(8 * unit + 4)));
+                    for half in 0..2 {
+                        let sum = D::dot_q4(sums[half], first[half], a);
+                        sums[half] = D::dot_q4(sum, second[half], b);
                     }
                 }
-            })
+            }
         }
     }
 }
 
-/// Walks over the groups, UNIT columns to a unit: `add` adds a group's products to exact sums,
-/// which then are scaled and added up, group after group. `biased`: the sums begin at what the
-/// stored weights are too much.
+/// How a group's products become exact sums.
+///
+/// No closure: one that the compiler does not inline is compiled without the instruction set, and
+/// each of its instructions becomes a call.
+pub(super) trait Groups<D: Dot> {
+    /// Columns of a unit.
+    const UNIT: usize;
+    /// Whether the sums begin at what the stored weights are too much.
+    const BIASED: bool;
+
+    /// Adds a group's products to exact sums.
+    ///
+    /// # Safety
+    /// The machine has D's instructions; GROUP / UNIT units of w lie at `units`, and GROUP numbers
+    /// at each row of x.
+    unsafe fn add<const M: usize>(units: *const u8, x: [*const u8; M], sums: &mut [[D::Int; 2]; M]);
+}
+
+/// Walks over the groups: exact sums of each are scaled and added up, group after group.
 ///
 /// # Safety
 /// As for [`Multiply::tile`].
 #[inline(always)]
-pub(super) unsafe fn quantised<D: Dot, const UNIT: usize, const M: usize>(
+pub(super) unsafe fn quantised<D: Dot, G: Groups<D>, const M: usize>(
     p: &Product<'_>,
     strip: *const u8,
     lane: usize,
     row: usize,
-    biased: bool,
-    add: impl Fn(*const u8, [*const u8; M], &mut [[D::Int; 2]; M]),
 ) -> [[D::Float; 2]; M] {
     // SAFETY: the caller's promise: for each group there are scales and units in w, and numbers,
     // a scale and a zero in x.
@@ -453,13 +493,13 @@ pub(super) unsafe fn quantised<D: Dot, const UNIT: usize, const M: usize>(
         let mut bytes = strip;
         for group in 0..p.cols / GROUP {
             let mut exact = [[D::splat(0); 2]; M];
-            if biased {
+            if G::BIASED {
                 for (exact, (_, _, zeros)) in exact.iter_mut().zip(x) {
                     *exact = [D::splat(*zeros.add(group)); 2];
                 }
             }
             let units = bytes.add(SCALES_BYTES + 4 * lane);
-            add(units, x.map(|(numbers, _, _)| numbers.add(group * GROUP)), &mut exact);
+            G::add(units, x.map(|(numbers, _, _)| numbers.add(group * GROUP)), &mut exact);
             let scales = [
                 D::load_f16(bytes.add(2 * lane)),
                 D::load_f16(bytes.add(SCALES_BYTES / 2 + 2 * lane)),
@@ -471,7 +511,7 @@ pub(super) unsafe fn quantised<D: Dot, const UNIT: usize, const M: usize>(
                     sums[m][half] = D::to_float(exact[m][half]).mul_add(scale, sums[m][half]);
                 }
             }
-            bytes = bytes.add(SCALES_BYTES + GROUP / UNIT * UNIT_BYTES);
+            bytes = bytes.add(SCALES_BYTES + GROUP / G::UNIT * UNIT_BYTES);
         }
         sums
     }

@@ -71,7 +71,7 @@ impl<V: Vector, E: KvElem + Elem> Scheme for Plain<V, E> {
 
     #[inline(always)]
     unsafe fn of_seen(lanes: V, seen: usize, _: usize) -> Option<V> {
-        (seen > 0).then_some(lanes)
+        if seen > 0 { Some(lanes) } else { None }
     }
 
     #[inline(always)]
@@ -115,7 +115,7 @@ impl<V: Vector> Scheme for Halves<V> {
 
     #[inline(always)]
     unsafe fn of_seen(lanes: V, seen: usize, phase: usize) -> Option<V> {
-        (seen > phase).then_some(lanes)
+        if seen > phase { Some(lanes) } else { None }
     }
 
     #[inline(always)]
