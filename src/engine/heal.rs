@@ -1,18 +1,17 @@
 //! Token healing: a prompt that ends inside of a word ends in tokens that the whole word would not
 //! have, and a model that never saw them in a row goes on badly. The word so far is taken back, and
 //! the first tokens of the answer are chosen among those that begin with it, or that it begins with.
-//! Blanks at the end likewise: the last of them belongs to the token of the word that follows, so a
-//! model hardly ever saw them alone, and takes them for the end. docs/experiments.md has what both
-//! are worth.
+//! Blanks and signs at the end likewise: ` x`, `.len` and `(&` are one token each, so a model hardly
+//! ever saw a word behind ` `, `.` or `(` alone. docs/experiments.md has what each is worth.
 
 use std::sync::Arc;
 
 use models::tokenizer::Tokenizer;
 
-/// Tokens of a word, or of blanks, that are taken back.
+/// Most tokens that are taken back.
 const TOKENS_MAX: usize = 8;
 
-/// The word or the blanks that a prompt ended in.
+/// The word, the blanks or the signs that a prompt ended in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Taken {
     bytes: Arc<[u8]>,
@@ -20,12 +19,13 @@ pub(super) struct Taken {
     pub(super) tokens: usize,
 }
 
-/// Takes the word back that a prompt ends in, or the blanks.
+/// Takes the word back that a prompt ends in, or the blanks, or the token of its last sign.
 pub(super) fn take_back(ids: &mut Vec<u32>, tokenizer: &Tokenizer) -> Option<Taken> {
     let last_tokens = ids.iter().rev().map(|id| tokenizer.bytes(*id)).take(TOKENS_MAX);
-    let tokens = match tokens_of_word(last_tokens.clone()) {
-        0 => last_tokens.take_while(|bytes| is_blank(bytes)).count(),
-        word => word,
+    let tokens = match ids.last().and_then(|id| tokenizer.bytes(*id).last()) {
+        Some(byte) if byte.is_ascii_alphanumeric() => tokens_of_word(last_tokens),
+        Some(byte) if byte.is_ascii_punctuation() => 1,
+        _ => last_tokens.take_while(|bytes| is_blank(bytes)).count(),
     };
     // something must be left to go on from
     let kept = ids.len().checked_sub(tokens).filter(|kept| tokens > 0 && *kept > 0)?;
@@ -121,12 +121,15 @@ mod tests {
     }
 
     #[test]
-    fn a_word_or_blanks_are_taken_back_whole() {
+    fn a_word_or_blanks_or_a_sign_are_taken_back() {
         let tokenizer = tokenizer();
         for (text, taken_back) in [
             ("x = retu", " retu"),
             ("foo(qqxyzw", "(qqxyzw"),
-            ("foo(", ""),
+            ("foo(", "("),
+            ("foo(a, &", " &"),
+            ("self.", "."),
+            ("x = [[", " [["),
             ("foo ", " "),
             ("foo() {\n        ", "        "),
             ("foo() {\n\t\t", "\t\t"),

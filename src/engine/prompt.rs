@@ -44,7 +44,7 @@ pub(super) struct Prompt {
     pub(super) max_tokens: usize,
     /// What ends the answer for the code's sake.
     pub(super) fit: Option<Arc<Cursor>>,
-    /// The word or the blanks that were taken back from the end of `ids`.
+    /// What was taken back from the end of `ids`, to be said again.
     pub(super) healing: Option<Taken>,
 }
 
@@ -208,8 +208,8 @@ impl Prompts {
 }
 
 impl Prompt {
-    /// Takes the word back that the cursor is in, or the blanks before it, where the prompt ends
-    /// with the cursor: what it is worth elsewhere was not measured.
+    /// Takes back what a token may not end in, where the prompt ends with the cursor: what it is
+    /// worth elsewhere was not measured.
     fn heal(&mut self, tokenizer: &Tokenizer) {
         if self.cursor == self.ids.len() && self.max_tokens > 0 {
             self.healing = take_back(&mut self.ids, tokenizer);
