@@ -79,9 +79,11 @@ impl CompletionRequest {
     }
 
     /// Where in code the answer stands, if it is to end with it. A client that wants so many tokens,
-    /// or tokens past the model's end of text, gets them.
-    pub fn cursor(&self) -> Option<Cursor> {
-        let (Some(stops), Input::Fim(fim)) = (self.fit, &self.input) else { return None };
+    /// or tokens past the model's end of text, gets them. `single_line`: the model is good for no
+    /// more than a line.
+    pub fn cursor(&self, single_line: bool) -> Option<Cursor> {
+        let (Some(mut stops), Input::Fim(fim)) = (self.fit, &self.input) else { return None };
+        stops.single_line |= single_line;
         let is_free = self.stop.min_tokens == 0 && !self.stop.ignore_eos;
         is_free.then(|| Cursor::new(stops, &fim.prefix, &fim.suffix, fim.path.as_deref()))
     }

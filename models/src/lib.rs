@@ -61,3 +61,15 @@ pub enum FimOrder {
     Psm,
     Spm,
 }
+
+/// How far an answer at a cursor may go, as asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FimLines {
+    /// As far as the model is good for.
+    #[default]
+    Auto,
+    /// To the end of the first line that holds anything.
+    One,
+    /// As far as the code around the cursor lets it.
+    Block,
+}

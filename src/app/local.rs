@@ -97,7 +97,9 @@ impl Local {
         let parts = EngineParts {
             device: Box::new(device),
             tokenizer: Arc::new(language.tokenizer),
-            fim: language.fim.map(|fim| fim.with_text_max(config.fim_text_tokens)),
+            fim: language
+                .fim
+                .map(|fim| fim.with_text_max(config.fim_text_tokens).with_lines(config.fim_lines)),
             chat: language.chat,
             model: facts.model.clone(),
             eos: loaded.config.eos_ids.clone(),

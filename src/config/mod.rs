@@ -228,6 +228,7 @@ pub struct ModelConfig {
     /// A step with prefill in it aims to take no longer than this.
     pub step_ms_max: u32,
     pub fim_order: FimOrder,
+    pub fim_lines: FimLines,
     /// Most tokens of the text around a cursor.
     pub fim_text_tokens: usize,
     pub speculate: Speculate,
@@ -262,7 +263,7 @@ impl ModelPath {
 }
 
 pub use models::cache::Cache;
-pub use models::{FimOrder, KvFormat, Quant};
+pub use models::{FimLines, FimOrder, KvFormat, Quant};
 
 #[derive(Clone, Debug)]
 pub struct OverflowConfig {

@@ -75,6 +75,7 @@ pub struct RawModel {
     pub queue_max: Option<i64>,
     pub step_ms_max: Option<i64>,
     pub fim_order: Option<String>,
+    pub fim_lines: Option<String>,
     pub fim_text_tokens: Option<i64>,
     pub speculate: Option<String>,
     pub cache_dir: Option<String>,
@@ -221,6 +222,7 @@ impl RawModel {
         self.queue_max = section.take("queue_max");
         self.step_ms_max = section.take("step_ms_max");
         self.fim_order = section.take("fim_order");
+        self.fim_lines = section.take("fim_lines");
         self.fim_text_tokens = section.take("fim_text_tokens");
         self.speculate = section.take("speculate");
         self.cache_dir = section.take("cache_dir");

@@ -24,8 +24,9 @@ use std::time::Duration;
 pub(super) use keys::{key, key_from_file};
 
 use super::{
-    Cache, Complaint, Config, FimOrder, KvFormat, Lookup, ModelConfig, ModelPath, OverflowConfig,
-    Placing, Quant, RawConfig, RawModel, RawOverflow, RawServe, ServeConfig, Speculate, defaults,
+    Cache, Complaint, Config, FimLines, FimOrder, KvFormat, Lookup, ModelConfig, ModelPath,
+    OverflowConfig, Placing, Quant, RawConfig, RawModel, RawOverflow, RawServe, ServeConfig,
+    Speculate, defaults,
 };
 
 /// Upper bound of every duration key: an hour. What is longer was meant in another unit.
@@ -274,6 +275,12 @@ impl Checker<'_> {
                 FimOrder::Auto,
                 &FIM_ORDERS,
             ),
+            fim_lines: self.choice(
+                "fim_lines",
+                raw.fim_lines.as_deref(),
+                FimLines::Auto,
+                &FIM_LINES,
+            ),
             fim_text_tokens: self.count(
                 "fim_text_tokens",
                 raw.fim_text_tokens,
@@ -398,6 +405,8 @@ const ISAS: [(&str, Option<kernels::Isa>); 6] = [
 ];
 const FIM_ORDERS: [(&str, FimOrder); 3] =
     [("auto", FimOrder::Auto), ("psm", FimOrder::Psm), ("spm", FimOrder::Spm)];
+const FIM_LINES: [(&str, FimLines); 3] =
+    [("auto", FimLines::Auto), ("one", FimLines::One), ("block", FimLines::Block)];
 
 /// Scheme, host and port as a browser sends them, and nothing behind.
 fn is_origin(text: &str) -> bool {

@@ -17,7 +17,7 @@ use crate::completion::{
 };
 
 pub(super) fn answer(answer: CompletionStream, request: &CompletionRequest) -> CompletionStream {
-    let Some(cursor) = request.cursor() else { return answer };
+    let Some(cursor) = request.cursor(false) else { return answer };
     let cursor = Arc::new(cursor);
     let fitting = Fitting {
         events: Some(answer.events),

@@ -65,7 +65,8 @@ impl Prompts {
         self.check_ids(&ids)?;
         let max_tokens = self.max_tokens(ids.len(), request.max_tokens)?;
         let text = if request.echo { self.echo(&request.input, &ids) } else { String::new() };
-        let fit = request.cursor().map(Arc::new);
+        let single_line = self.fim.as_ref().is_some_and(FimTemplate::is_single_line);
+        let fit = request.cursor(single_line).map(Arc::new);
         let mut prompt = Prompt { ids, cursor, text, truncated, max_tokens, fit, healing: None };
         if prompt.fit.is_some() && request.logprobs.is_none() {
             prompt.heal(&self.tokenizer);

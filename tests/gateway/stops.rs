@@ -9,6 +9,7 @@ use crate::support::weir::{PATIENCE, Weir, drive};
 const CURSORS: usize = 51;
 /// A cursor's place decides whether the model has a chance, so they are the same each time.
 const SEED: u64 = 7;
+const BLOCKS: &str = "[model]\nfim_lines = \"block\"\n";
 const FILES: [(&str, &str, &str); 9] = [
     ("rate.rs", "//", include_str!("../../src/engine/rates.rs")),
     ("step.rs", "//", include_str!("../../models/src/step.rs")),
@@ -34,7 +35,7 @@ fn answers_end_with_the_code_around_them() {
     let mut random = Rng::with_seed(SEED);
     let cursors: Vec<Cursor> =
         (0..CURSORS).map(|number| cursor(number % FILES.len(), number, &mut random)).collect();
-    let weir = Weir::start("");
+    let weir = Weir::start(BLOCKS);
     drive(async {
         let mut told = 0;
         for (number, cursor) in cursors.iter().enumerate() {
@@ -49,6 +50,32 @@ fn answers_end_with_the_code_around_them() {
         }
         assert!(told > CURSORS / 4, "only {told} answers ended before their tokens did");
     });
+}
+
+#[test]
+fn the_embedded_model_answers_a_line_and_blocks_where_they_are_wanted() {
+    let answers = |toml| {
+        let weir = Weir::start(toml);
+        let cursor = Cursor {
+            path: "point.rs",
+            comment: "//",
+            prefix: "use std::fmt;\n\nimpl fmt::Display for Point {\n    ",
+            middle: "",
+            suffix: "\n}\n",
+        };
+        drive(async {
+            let mut body = body(&cursor);
+            let fitted = post(&weir, &body).await;
+            body["code_stops"] = json!(false);
+            let free = post(&weir, &body).await;
+            [fitted, free]
+                .map(|reply| reply["choices"][0]["text"].as_str().expect("text").to_owned())
+        })
+    };
+    let ([line, free], [block, _]) = (answers(""), answers(BLOCKS));
+    assert!(!line.trim().is_empty() && !line.contains('\n'), "{line:?}");
+    assert!(block.starts_with(&line) && block.contains('\n'), "{block:?}");
+    assert!(free.contains('\n'), "who wants the model's own words gets them: {free:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::FimError;
-use crate::FimOrder;
+use crate::{FimLines, FimOrder};
 
 /// What is known about a model before its vocabulary is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct FimHint {
     pub family: Option<String>,
     /// The order that `weir.json` wants; Auto is the family's own.
     pub order: FimOrder,
+    /// How far the model's answers are worth having, as `weir.json` says; Auto: it says nothing.
+    pub lines: FimLines,
     /// The model's name: a folder or a repository.
     pub name: String,
     /// The first of `architectures` in `config.json`.
@@ -33,6 +35,14 @@ struct WeirJson {
 struct FimJson {
     family: Option<String>,
     order: Option<OrderJson>,
+    lines: Option<LinesJson>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LinesJson {
+    One,
+    Block,
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,6 +78,11 @@ impl FimHint {
                 None => FimOrder::Auto,
                 Some(OrderJson::Psm) => FimOrder::Psm,
                 Some(OrderJson::Spm) => FimOrder::Spm,
+            },
+            lines: match weir.fim.lines {
+                None => FimLines::Auto,
+                Some(LinesJson::One) => FimLines::One,
+                Some(LinesJson::Block) => FimLines::Block,
             },
             name: name.to_owned(),
             architecture: config.architectures.and_then(|list| list.into_iter().next()),

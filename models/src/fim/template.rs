@@ -5,8 +5,8 @@ use super::{
     BYTES_PER_TOKEN_MAX, EXTRA_FILES_MAX, ExtraText, FAMILIES, Family, FimError, FimHint, FimText,
     Order, PATH_BYTES_MAX, Piece, Recognise,
 };
-use crate::FimOrder;
 use crate::tokenizer::Tokenizer;
+use crate::{FimLines, FimOrder};
 
 /// Repository and header are left out if they take more than one of so many parts of the room.
 const HEAD_PART: usize = 8;
@@ -23,6 +23,7 @@ pub struct FimTemplate {
     stop_ids: Vec<u32>,
     /// Most tokens of prefix and suffix together.
     text_max: usize,
+    lines: FimLines,
 }
 
 /// A [`Piece`] of a form, resolved.
@@ -84,7 +85,7 @@ impl FimTemplate {
             bos => bos,
         };
         let stop_ids = family.stops.iter().filter_map(|token| tokenizer.id(token)).collect();
-        Ok(Self { family, order, form, bos, stop_ids, text_max: usize::MAX })
+        Ok(Self { family, order, form, bos, stop_ids, text_max: usize::MAX, lines: hint.lines })
     }
 
     /// Cuts prefix and suffix to at most so many tokens, even where a prompt has room for more.
@@ -95,6 +96,17 @@ impl FimTemplate {
     /// Most tokens of prefix and suffix together.
     pub fn text_max(&self) -> usize {
         self.text_max
+    }
+
+    /// Says how far answers may go, where the model's own word is not to count.
+    pub fn with_lines(self, asked: FimLines) -> Self {
+        let lines = if asked == FimLines::Auto { self.lines } else { asked };
+        Self { lines, ..self }
+    }
+
+    /// Whether an answer that is to fit its code ends with its first line.
+    pub fn is_single_line(&self) -> bool {
+        self.lines == FimLines::One
     }
 
     pub fn family(&self) -> &'static Family {

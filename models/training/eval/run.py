@@ -55,7 +55,7 @@ LOSS_FILES, LOSS_TOKENS = 60, 1024
 def served(weir: pathlib.Path, model: pathlib.Path, order: str):
     """A gateway with this model; gives its address."""
     with tempfile.NamedTemporaryFile("w", suffix=".toml", delete=False) as config:
-        config.write(f'[model]\nfim_order = "{order}"\n')
+        config.write(f'[model]\nfim_order = "{order}"\nfim_lines = "block"\n')
     command = [weir, "serve", "--offline", "--config", config.name, "--model", model,
                "--listen", f"127.0.0.1:{PORT}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
