@@ -1,8 +1,8 @@
 //! Token healing: a prompt that ends inside of a word ends in tokens that the whole word would not
 //! have, and a model that never saw them in a row goes on badly. The word so far is taken back, and
 //! the first tokens of the answer are chosen among those that begin with it, or that it begins with.
-//! Blanks and signs at the end likewise: ` x`, `.len` and `(&` are one token each, so a model hardly
-//! ever saw a word behind ` `, `.` or `(` alone. docs/experiments.md has what each is worth.
+//! Blanks and signs at the end likewise: ` x`, `.len` and `(self` are one token each, so a model
+//! hardly ever saw a word behind ` `, `.` or `(` alone. docs/experiments.md has what each is worth.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use models::tokenizer::Tokenizer;
 /// Most tokens that are taken back.
 const TOKENS_MAX: usize = 8;
 
-/// The word, the blanks or the signs that a prompt ended in.
+/// The word, the blanks or the sign that a prompt ended in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Taken {
     bytes: Arc<[u8]>,

@@ -86,7 +86,8 @@ macro_rules! kernels {
     };
     (@tile [$($features:tt)*] $scheme:ty, $size:literal) => {
         $crate::arch::table::kernels!(@fn [$($features)*]
-            (work: &$crate::ops::Work<'_, <$scheme as $crate::ops::Scheme>::E>, states: &mut [$crate::ops::State])
+            (work: &$crate::ops::Work<'_, <$scheme as $crate::ops::Scheme>::E>,
+             states: &mut [$crate::ops::State])
             { $crate::ops::tile::<$scheme, $size>(work, states) })
     };
     (@fn [$($features:tt)*] ($($arg:ident: $kind:ty),*) $(-> $out:ty)? { $body:expr }) => {{

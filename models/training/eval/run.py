@@ -4,7 +4,8 @@
     run.py --cases cases.jsonl --weir target/release/weir --held-out held-out.jsonl MODEL...
 
 Completions come from `weir serve --model MODEL`, greedy, as an editor gets them: with the stops that
-fit code and with healed tokens, in both orders of the prompt. Exact match and edit similarity leave
+fit code and with healed tokens, but as many lines as fit whatever `weir.json` says, in both orders
+of the prompt. Exact match and edit similarity leave
 out white space at both ends. A file is parsed by tree-sitter with the completion in it; beside that
 stands the rate with nothing in its place and with what was there. The loss is nats per token of the
 held-out files' beginnings, and per byte, because tokens differ.
