@@ -16,6 +16,16 @@ LOSS_ROWS = 1024
 ATTENTION_ROWS = 128
 
 
+def precision(device: str) -> torch.dtype:
+    """What products are computed in: bf16 where the machine multiplies it. Elsewhere PyTorch
+    emulates it, and a step takes minutes."""
+    if device == "cuda":
+        return torch.bfloat16
+    able = torch.cpu.get_capabilities()
+    has = any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if has else torch.float32
+
+
 @dataclass(frozen=True)
 class Shape:
     """Sizes of a model; the defaults are the ones trained on a CPU."""
@@ -87,17 +97,17 @@ def rotate(x, cos, sin):
 class Model(nn.Module):
     """Tokens `[batch, length]` to hidden states `[batch, length, hidden]`; the head is tied."""
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: Shape, low: torch.dtype = torch.bfloat16):
         super().__init__()
-        self.shape = shape
+        self.shape, self.low = shape, low
         self.embed_tokens = nn.Embedding(shape.vocab, shape.hidden)
         self.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.hidden, eps=1e-5)
         self.start()
         inverse = shape.theta ** -(torch.arange(0, shape.head_dim, 2).float() / shape.head_dim)
         angles = torch.outer(torch.arange(shape.context).float(), inverse).repeat(1, 2)
-        self.register_buffer("cos", angles.cos().bfloat16(), persistent=False)
-        self.register_buffer("sin", angles.sin().bfloat16(), persistent=False)
+        self.register_buffer("cos", angles.cos().to(low), persistent=False)
+        self.register_buffer("sin", angles.sin().to(low), persistent=False)
 
     def start(self):
         for name, weight in self.named_parameters():
@@ -108,16 +118,21 @@ class Model(nn.Module):
                 nn.init.normal_(weight, std=0.02 if "embed" in name else scale)
 
     def forward(self, tokens):
-        x = self.embed_tokens(tokens).bfloat16()
+        x = self.embed_tokens(tokens).to(self.low)
         length = tokens.shape[1]
         for layer in self.layers:
             x = layer(x, self.cos[:length], self.sin[:length])
         return self.norm(x)
 
+    def autocast(self, device: str) -> torch.autocast:
+        """What a forward pass is to run in."""
+        return torch.autocast(device, torch.bfloat16, enabled=self.low == torch.bfloat16)
+
     def loss(self, hidden, targets, weights):
         """Sum of the weighted losses in nats over the sum of the weights."""
         return HeadLoss.apply(
-            hidden.flatten(0, 1), self.embed_tokens.weight, targets.flatten(), weights.flatten()
+            hidden.flatten(0, 1).to(self.low), self.embed_tokens.weight, targets.flatten(),
+            weights.flatten(),
         )
 
 
@@ -127,14 +142,14 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, head, targets, weights):
-        low = head.detach().to(torch.bfloat16)
-        hidden_grad = torch.empty_like(hidden, dtype=torch.bfloat16)
+        low = head.detach().to(hidden.dtype)
+        hidden_grad = torch.empty_like(hidden)
         head_grad = torch.zeros_like(head, dtype=torch.float32)
         parts = weights / weights.sum()
         total = torch.zeros((), device=hidden.device)
         for start in range(0, len(hidden), LOSS_ROWS):
             rows = slice(start, start + LOSS_ROWS)
-            h = hidden[rows].detach().to(torch.bfloat16)
+            h = hidden[rows].detach()
             grad, loss = head_rows(h @ low.T, targets[rows], parts[rows])
             total += loss
             hidden_grad[rows] = grad @ low
@@ -145,18 +160,18 @@ class HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         hidden_grad, head_grad = ctx.saved_tensors
-        return hidden_grad * grad.to(torch.bfloat16), head_grad * grad, None, None
+        return hidden_grad * grad.to(hidden_grad.dtype), head_grad * grad, None, None
 
 
 @torch.compile(dynamic=False)
 def head_rows(logits, targets, parts):
     """Gradient by the logits and the loss of some rows."""
-    logits = logits.float()
+    low, logits = logits.dtype, logits.float()
     logs = logits - logits.logsumexp(-1, keepdim=True)
     loss = -(logs.gather(1, targets[:, None])[:, 0] * parts).sum()
     hit = torch.arange(logits.shape[1], device=logits.device)[None, :] == targets[:, None]
     grad = (logs.exp() - hit.float()) * parts[:, None]
-    return grad.to(torch.bfloat16), loss
+    return grad.to(low), loss
 
 
 def hugging_face_name(name: str) -> str:
@@ -197,8 +212,8 @@ def shape_of(folder: pathlib.Path) -> Shape:
     )
 
 
-def load(folder: pathlib.Path) -> Model:
-    model = Model(shape_of(folder))
+def load(folder: pathlib.Path, low: torch.dtype = torch.bfloat16) -> Model:
+    model = Model(shape_of(folder), low)
     tensors = load_file(folder / "model.safetensors")
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -212,7 +227,7 @@ def grow(small: Model, shape: Shape) -> Model:
     assert asdict(shape) | {"layers": 0, "context": 0} == (
         asdict(small.shape) | {"layers": 0, "context": 0}
     ), "only layers and positions may be added"
-    model = Model(shape)
+    model = Model(shape, small.low)
     more = shape.layers - small.shape.layers
     # Spread over the upper half, where a copy's attention fits what it reads.
     after = {small.shape.layers - 1 - 2 * step for step in range(more)}

@@ -94,7 +94,8 @@ def length_at(step: int) -> int:
 class Muon:
     """Momentum made orthogonal; matrices of one shape go together."""
 
-    def __init__(self, weights):
+    def __init__(self, weights, low: torch.dtype):
+        self.low = low
         groups = {}
         for weight in weights:
             groups.setdefault(tuple(weight.shape), []).append(weight)
@@ -106,7 +107,7 @@ class Muon:
         for group, momentum in zip(self.groups, self.momenta):
             grads = torch.stack([weight.grad for weight in group])
             momentum.mul_(MUON_MOMENTUM).add_(grads)
-            update = orthogonal(grads + MUON_MOMENTUM * momentum)
+            update = orthogonal(grads + MUON_MOMENTUM * momentum, self.low)
             rows, columns = group[0].shape
             scale = MUON_RATE * rate * max(1, rows / columns) ** 0.5
             for weight, change in zip(group, update):
@@ -114,11 +115,11 @@ class Muon:
                 weight.grad = None
 
 
-def orthogonal(x: torch.Tensor) -> torch.Tensor:
+def orthogonal(x: torch.Tensor, low: torch.dtype) -> torch.Tensor:
     """Nearly the orthogonal matrices closest to `x` `[count, rows, columns]`: five steps of the
     quintic of Newton and Schulz."""
     tall = x.shape[1] > x.shape[2]
-    x = x.mT.bfloat16() if tall else x.bfloat16()
+    x = x.mT.to(low) if tall else x.to(low)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         square = x @ x.mT
@@ -132,13 +133,14 @@ class Training:
     def __init__(self, options: argparse.Namespace):
         self.options = options
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.low = models.precision(self.device)
         self.state = {"step": 0, "seconds": 0.0, "tokens": 0, "at": {}}
         self.model = self.first_model().to(self.device)
         matrices, others = [], []
         for name, weight in self.model.named_parameters():
             is_matrix = weight.dim() == 2 and "embed" not in name
             (matrices if is_matrix else others).append(weight)
-        self.muon = Muon(matrices)
+        self.muon = Muon(matrices, self.low)
         self.others = others
         self.adam = torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0)
         if self.checkpoint.exists():
@@ -153,8 +155,8 @@ class Training:
     def first_model(self) -> models.Model:
         shape = models.Shape(**json.loads(self.options.shape))
         if self.options.init is None:
-            return models.Model(shape)
-        return models.grow(models.load(self.options.init), shape)
+            return models.Model(shape, self.low)
+        return models.grow(models.load(self.options.init, self.low), shape)
 
     def resume(self) -> None:
         saved = torch.load(self.checkpoint, map_location=self.device)
@@ -183,7 +185,7 @@ class Training:
         length = length_at(self.state["step"])
         rows = self.rows.take(length, self.options.batch_tokens // length)
         inputs, targets, weights = batch(rows, self.device)
-        with torch.autocast(self.device, torch.bfloat16):
+        with self.model.autocast(self.device):
             hidden = self.forward(inputs)
         loss = self.model.loss(hidden, targets, weights)
         loss.backward()
@@ -240,7 +242,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     training = Training(options)
     size = sum(weight.numel() for weight in training.model.parameters())
-    print(f"{size / 1e6:.2f} million parameters on {training.device}", flush=True)
+    print(f"{size / 1e6:.2f} million parameters on {training.device}, {training.low}", flush=True)
     done = training.run()
     training.keep()
     print("done" if done else "to be continued", flush=True)

@@ -403,7 +403,7 @@ fn a_model_suggests_and_a_cancelled_one_frees_its_slot() {
 
     let metrics = || drive(Metrics::scrape(weir.address));
     let mut cancelled = 0.0;
-    for number in 0..10 {
+    for number in 0..count(60) {
         // Each is new to the cache, so that it is read from its beginning.
         let lines = (0..200).map(|line| format!("value_{number}_{line} = {line} * {number}\n"));
         editor.open(URI, &lines.collect::<String>());

@@ -136,7 +136,8 @@ def completions(options, model: pathlib.Path, cases: list[dict]) -> None:
 @torch.no_grad()
 def losses(model: pathlib.Path, held_out: pathlib.Path) -> None:
     """Loss of plain text, each file from its beginning."""
-    decoder, tokenizer = models.load(model), Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    decoder = models.load(model, models.precision("cpu"))
     window = min(LOSS_TOKENS, decoder.shape.context)
     sums = collections.defaultdict(lambda: [0.0, 0, 0, 0])
     files = [json.loads(line) for line in held_out.read_text().splitlines()]
@@ -148,7 +149,7 @@ def losses(model: pathlib.Path, held_out: pathlib.Path) -> None:
         ids = tokenizer.encode(file["text"], add_special_tokens=False).ids[:window]
         if len(ids) < window // 2:
             continue
-        with torch.autocast("cpu", torch.bfloat16):
+        with decoder.autocast("cpu"):
             hidden = decoder(torch.tensor([ids]))[0, :-1].float()
         logits = hidden @ decoder.embed_tokens.weight.T
         total[0] += F.cross_entropy(logits, torch.tensor(ids[1:]), reduction="sum").item()
