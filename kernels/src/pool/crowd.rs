@@ -5,63 +5,70 @@
 //! machine is crowded the caller works alone: it is then never waited for, and leaves the other
 //! cores to those who want them.
 
-use std::mem;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// Phases between two looks at the clock.
 const PHASES_PER_LOOK: u32 = 64;
 
-/// Time between two looks at how often a thread lost its core.
+/// Time between two looks at how long a thread waited for a core.
 const WINDOW: Duration = Duration::from_millis(20);
 
-/// Threads that on average lose their core more often are in a crowd: on a quiet machine it
-/// happens a few times a second, and beside another process after each time slice of 3 or 4 ms.
-const LOST_EVERY: Duration = Duration::from_millis(20);
+/// Threads that on average wait for a core for more than this part of the time are in a crowd.
+/// Beside another process that computes it is half of the time or more. The threads that serve
+/// requests take cores hundreds of times a second, each time for microseconds: a few hundredths.
+const CROWD_PART: u32 = 8;
 
 /// How long the caller works alone before it tries again: twice as long after each try that
 /// failed.
 const ALONE_MIN: Duration = WINDOW;
 const ALONE_MAX: Duration = Duration::from_millis(640);
 
-/// How often one thread lost its core, looked at rarely.
+/// How long one thread waited for a core, looked at rarely.
 pub(super) struct Losses {
     phases: u32,
     thread: ThreadId,
     since: Instant,
-    switches: u64,
+    waits: Waits,
+    waited: Duration,
 }
 
 impl Losses {
     /// Of the calling thread.
     pub(super) fn new() -> Losses {
+        let waits = Waits::of_this_thread();
         Losses {
             phases: 0,
             thread: thread::current().id(),
             since: Instant::now(),
-            switches: involuntary_switches(),
+            waited: waits.so_far(),
+            waits,
         }
     }
 
-    /// Counts a phase; now and then, the time since the last answer and how often the thread
-    /// lost its core in it.
+    /// Counts a phase; now and then, the time since the last answer and for how much of it the
+    /// thread waited for a core.
     #[inline]
-    pub(super) fn after_phase(&mut self) -> Option<(Duration, u64)> {
+    pub(super) fn after_phase(&mut self) -> Option<(Duration, Duration)> {
         self.phases += 1;
         if self.phases < PHASES_PER_LOOK { None } else { self.look() }
     }
 
     #[cold]
-    fn look(&mut self) -> Option<(Duration, u64)> {
+    fn look(&mut self) -> Option<(Duration, Duration)> {
         self.phases = 0;
         let elapsed = self.since.elapsed();
         if elapsed < WINDOW {
             return None;
         }
-        let before = mem::replace(self, Losses::new());
-        // A pool may be handed to another thread, whose count is another one.
-        let same = before.thread == self.thread;
-        same.then(|| (elapsed, self.switches.saturating_sub(before.switches)))
+        // A pool may be handed to another thread, which has waited for another time.
+        if self.thread != thread::current().id() {
+            *self = Losses::new();
+            return None;
+        }
+        let before = std::mem::replace(&mut self.waited, self.waits.so_far());
+        self.since = Instant::now();
+        Some((elapsed, self.waited.saturating_sub(before)))
     }
 }
 
@@ -84,13 +91,11 @@ impl Crowd {
         !self.alone.is_zero()
     }
 
-    /// In the time `elapsed` the pool's threads lost their cores so often, together.
-    pub(super) fn lost(&mut self, elapsed: Duration, times: u64) {
+    /// In the time `elapsed` the pool's threads waited for cores for so long, together.
+    pub(super) fn lost(&mut self, elapsed: Duration, waited: Duration) {
         if self.alone() {
             self.alone = self.alone.saturating_sub(elapsed);
-        } else if elapsed.saturating_mul(self.threads)
-            < LOST_EVERY.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
-        {
+        } else if elapsed.saturating_mul(self.threads) < waited.saturating_mul(CROWD_PART) {
             self.alone = self.next;
             self.next = (self.next * 2).min(ALONE_MAX);
         } else {
@@ -99,22 +104,41 @@ impl Crowd {
     }
 }
 
-/// How often the system has taken the calling thread off its core for another one.
-fn involuntary_switches() -> u64 {
+/// What the system says of how long a thread was ready to run and had no core.
+struct Waits {
+    /// `schedstat` of proc(5): nanoseconds on a core, nanoseconds of waiting for one, and slices.
     #[cfg(target_os = "linux")]
-    {
-        let mut usage = mem::MaybeUninit::<libc::rusage>::uninit();
-        // SAFETY: the pointer is to room for what the call writes.
-        let failed = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) } != 0;
-        if failed {
-            return 0;
-        }
-        // SAFETY: the call succeeded, so it wrote all of it.
-        let usage = unsafe { usage.assume_init() };
-        u64::try_from(usage.ru_nivcsw).unwrap_or(0)
+    file: Option<std::fs::File>,
+}
+
+impl Waits {
+    #[cfg(target_os = "linux")]
+    fn of_this_thread() -> Waits {
+        Waits { file: std::fs::File::open("/proc/thread-self/schedstat").ok() }
     }
+
+    /// None at all where the system does not say: then the pool's threads always work together.
+    #[cfg(target_os = "linux")]
+    fn so_far(&self) -> Duration {
+        use std::os::unix::fs::FileExt;
+        let mut text = [0; 80];
+        let Some(Ok(length)) = self.file.as_ref().map(|file| file.read_at(&mut text, 0)) else {
+            return Duration::ZERO;
+        };
+        let text = str::from_utf8(&text[..length]).unwrap_or_default();
+        let waited = text.split_ascii_whitespace().nth(1).and_then(|number| number.parse().ok());
+        Duration::from_nanos(waited.unwrap_or(0))
+    }
+
     #[cfg(not(target_os = "linux"))]
-    0
+    fn of_this_thread() -> Waits {
+        Waits {}
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn so_far(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 #[cfg(test)]
@@ -122,13 +146,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_core_lost_now_and_then_is_no_crowd() {
+    fn a_core_lost_for_a_moment_is_no_crowd() {
         let mut crowd = Crowd::new(4);
-        crowd.lost(WINDOW, 0);
-        crowd.lost(WINDOW, 4);
-        crowd.lost(Duration::from_secs(1), 200);
-        crowd.lost(Duration::MAX, u64::MAX);
+        crowd.lost(WINDOW, Duration::ZERO);
+        crowd.lost(WINDOW, WINDOW / 2);
+        crowd.lost(Duration::from_secs(1), Duration::from_millis(500));
+        crowd.lost(Duration::MAX, Duration::MAX);
         assert!(!crowd.alone());
+        crowd.lost(Duration::from_secs(1), Duration::from_millis(501));
+        assert!(crowd.alone());
+    }
+
+    /// More threads than cores, all of them busy: each waits for half of the time or more.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn who_shares_a_core_is_seen_to_wait() {
+        if Waits::of_this_thread().file.is_none() {
+            return eprintln!("SKIPPED: this system does not say how long a thread waited");
+        }
+        let until = Instant::now() + Duration::from_millis(300);
+        let threads = 2 * thread::available_parallelism().map_or(1, usize::from) + 1;
+        let busy = || {
+            let waits = Waits::of_this_thread();
+            let before = waits.so_far();
+            while Instant::now() < until {
+                std::hint::spin_loop();
+            }
+            waits.so_far() - before
+        };
+        let waited: Duration = thread::scope(|scope| {
+            let all: Vec<_> = (0..threads).map(|_| scope.spawn(busy)).collect();
+            all.into_iter().map(|one| one.join().expect("it ends")).sum()
+        });
+        assert!(waited > Duration::from_millis(300), "{threads} threads waited for {waited:?}");
     }
 
     #[test]
@@ -136,20 +186,20 @@ mod tests {
         let mut crowd = Crowd::new(2);
         let mut expected = ALONE_MIN;
         for _ in 0..10 {
-            crowd.lost(WINDOW, 3);
+            crowd.lost(WINDOW, WINDOW);
             let mut alone = Duration::ZERO;
             while crowd.alone() {
                 // Its own losses do not lengthen the time alone.
-                crowd.lost(WINDOW, 3);
+                crowd.lost(WINDOW, WINDOW);
                 alone += WINDOW;
             }
             assert_eq!(alone, expected);
             expected = (expected * 2).min(ALONE_MAX);
         }
         assert_eq!(expected, ALONE_MAX);
-        crowd.lost(WINDOW, 0);
-        crowd.lost(WINDOW, 3);
-        crowd.lost(ALONE_MIN, 0);
+        crowd.lost(WINDOW, Duration::ZERO);
+        crowd.lost(WINDOW, WINDOW);
+        crowd.lost(ALONE_MIN, Duration::ZERO);
         assert!(!crowd.alone(), "one calm window is a fresh start");
     }
 
@@ -163,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_of_another_thread_is_not_compared() {
+    fn what_another_thread_waited_is_not_compared() {
         let mut losses = Losses::new();
         thread::sleep(WINDOW);
         let answers = thread::scope(|scope| {

@@ -80,8 +80,8 @@ struct Sleepers {
     lock: Mutex<Sleep>,
     started: Condvar,
     finished: Condvar,
-    /// How often workers lost their cores since the caller looked.
-    lost: AtomicU64,
+    /// Nanoseconds for which workers waited for cores since the caller looked.
+    waited: AtomicU64,
 }
 
 #[derive(Default)]
@@ -155,9 +155,9 @@ impl Pool {
     /// Whether the caller is better off alone; asked before each phase.
     fn alone(&self) -> bool {
         let (crowd, losses) = &mut *self.crowd.borrow_mut();
-        if let Some((elapsed, times)) = losses.after_phase() {
-            let workers = self.shared.sleepers.lost.swap(0, Ordering::Relaxed);
-            crowd.lost(elapsed, times + workers);
+        if let Some((elapsed, waited)) = losses.after_phase() {
+            let workers = self.shared.sleepers.waited.swap(0, Ordering::Relaxed);
+            crowd.lost(elapsed, waited + Duration::from_nanos(workers));
         }
         crowd.alone()
     }
@@ -201,8 +201,9 @@ impl Shared {
             // In two steps, so that the caller does not wait for the look at the others' shares.
             self.finish(self.work_off(thread, Order::Own));
             self.finish(self.work_off(thread, Order::Others));
-            if let Some((_, times)) = losses.after_phase() {
-                self.sleepers.lost.fetch_add(times, Ordering::Relaxed);
+            if let Some((_, waited)) = losses.after_phase() {
+                let nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+                self.sleepers.waited.fetch_add(nanos, Ordering::Relaxed);
             }
         }
     }
