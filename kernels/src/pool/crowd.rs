@@ -106,7 +106,8 @@ impl Crowd {
 
 /// What the system says of how long a thread was ready to run and had no core.
 struct Waits {
-    /// `schedstat` of proc(5): nanoseconds on a core, nanoseconds of waiting for one, and slices.
+    /// Nanoseconds on a core, nanoseconds of waiting for one, and slices (the kernel's
+    /// Documentation/scheduler/sched-stats.rst).
     #[cfg(target_os = "linux")]
     file: Option<std::fs::File>,
 }
