@@ -69,11 +69,21 @@ fn share_min() -> f64 {
     if scale::is_measured() { 0.85 } else { 0.2 }
 }
 
+/// How often a burst is measured. A shared machine is not as fast all the time: the median counts.
+fn rounds() -> usize {
+    if scale::is_measured() { 3 } else { 1 }
+}
+
 #[test]
 fn the_excess_goes_to_the_cloud() {
     let clients = clients();
     let cloud = clients.block_on(steady_cloud(Duration::from_millis(10)));
     let bench = Bench::new(&cloud.base_url());
+    local_is_unharmed(|| overflows(&clients, &bench));
+}
+
+/// Local throughput, as a share of capacity.
+fn overflows(clients: &Runtime, bench: &Bench) -> f64 {
     let (run, calm) = clients.block_on(async {
         let burst = bench.burst().await;
         let calm = bench.calm().await;
@@ -89,9 +99,9 @@ fn the_excess_goes_to_the_cloud() {
     assert!(run.changes <= 2.0, "{} changes", run.changes);
     assert!(run.counted_away as usize >= run.count("cloud:far"), "not in the metrics");
     assert!(run.seen_active, "the gauge never showed the overflow");
-    run.local_is_unharmed();
     let calm = calm.expect("all traffic is local again");
     assert!(calm < CALM_MAX, "calm only after {calm:?}");
+    run.share()
 }
 
 #[test]
@@ -135,14 +145,23 @@ fn garbage() -> [Vec<u8>; 5] {
 
 fn ends_honestly(name: &str, clients: &Runtime, url: &str) {
     let bench = Bench::new(url);
-    let run = clients.block_on(async { bench.settle(bench.burst().await).await });
-    run.report(name);
-    for answer in &run.answers {
-        assert!(answer.is_complete() || answer.is_shed(), "no honest end: {answer:?}");
-    }
-    assert_eq!(run.count("cloud:far"), 0, "a cloud that answers nothing answered");
-    assert!(run.count("shed") > 0, "the burst was none");
-    run.local_is_unharmed();
+    local_is_unharmed(|| {
+        let run = clients.block_on(async { bench.settle(bench.burst().await).await });
+        run.report(name);
+        for answer in &run.answers {
+            assert!(answer.is_complete() || answer.is_shed(), "no honest end: {answer:?}");
+        }
+        assert_eq!(run.count("cloud:far"), 0, "a cloud that answers nothing answered");
+        assert!(run.count("shed") > 0, "the burst was none");
+        run.share()
+    });
+}
+
+fn local_is_unharmed(mut burst: impl FnMut() -> f64) {
+    let mut shares: Vec<f64> = (0..rounds()).map(|_| burst()).collect();
+    shares.sort_by(f64::total_cmp);
+    let share = shares[shares.len() / 2];
+    assert!(share >= share_min(), "local service fell to {:.0} %: {shares:.2?}", share * 100.0);
 }
 
 /// A weir and a generator of load for it.
@@ -289,25 +308,24 @@ impl Run {
         self.answers.iter().filter(|answer| answer.route() == route).count()
     }
 
+    fn share(&self) -> f64 {
+        self.during / self.capacity
+    }
+
     fn report(&self, name: &str) {
-        let share = 100.0 * self.during / self.capacity;
         let result = format!(
             "{} requests, {} local, {} away, {} shed; local events/s {:.0} alone, {:.0} in the \
-             burst ({share:.0} %, at least {:.0} % wanted); {} changes",
+             burst ({:.0} %, at least {:.0} % wanted); {} changes",
             self.answers.len(),
             self.count("local"),
             self.count("cloud:far"),
             self.count("shed"),
             self.capacity,
             self.during,
+            100.0 * self.share(),
             100.0 * share_min(),
             self.changes,
         );
         scale::measured(&format!("burst, {name}"), &result);
-    }
-
-    fn local_is_unharmed(&self) {
-        let share = self.during / self.capacity;
-        assert!(share >= share_min(), "local service fell to {:.0} %", share * 100.0);
     }
 }
